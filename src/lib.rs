@@ -1,18 +1,19 @@
 //! Keyferry: a Secrets Store CSI driver provider. It carries secrets from any store to the Pods that may have them, as files.
 //!
-//! A mount is one walk through six rooms, and the modules read in the same order:
+//! A mount goes through six modules, in this order:
 //!
 //! 1. [`identity`]: who the Pod is, proven by its token.
 //! 2. [`dialect`]: what its class asks for, as a plan.
-//! 3. [`policy`]: whether it may; without a permit nothing is fetched.
+//! 3. [`policy`]: whether the Pod may have it. Without a permit, Keyferry fetches nothing.
 //! 4. [`backend`]: the stores.
 //! 5. [`render`]: secrets become files.
-//! 6. [`delivery`]: the answer; [`audit`], who got what; and [`events`], what the Pod's own users should know.
+//! 6. [`delivery`]: the answer. [`audit`]: who got what. [`events`]: what the Pod's users should know.
 //!
-//! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
+//! [`pipeline`] does these steps in one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
-//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`dotenv`], [`files`], [`formats`], [`gathered`], [`glob`], [`memo`], [`nearest`], [`redact`],
-//! [`shelf`], [`steps`], [`text`], [`units`], [`yaml`]; and who may use how much of what all tenants share: [`shares`], [`budget`] (bytes), [`turns`], [`work`].
+//! (the few calls of the Kubernetes API), [`telemetry`] and small helpers: [`clock`], [`dotenv`], [`files`], [`formats`], [`gathered`], [`glob`],
+//! [`memo`], [`nearest`], [`redact`], [`shelf`], [`steps`], [`text`], [`units`], [`yaml`]. These modules share out what all tenants use: [`shares`],
+//! [`budget`] (bytes), [`turns`], [`work`].
 
 pub mod app;
 pub mod cli;

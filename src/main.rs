@@ -1,4 +1,4 @@
-//! The `keyferry` command: reads the arguments, runs, and says how it went by its exit code.
+//! The `keyferry` command: reads the arguments, runs, and reports the result by its exit code.
 
 use std::env;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use keyferry::cli::Cli;
 use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes what is freed: secrets and tokens pass through buffers of tonic, hyper and prost that nobody else would wipe. Below it is jemalloc,
-/// which gives freed pages back to the system (`docs/adr/0010-jemalloc.md`).
+/// Wipes memory when it is freed. Secrets and tokens pass through buffers of tonic, hyper and prost, which do not wipe them. Below it is
+/// jemalloc, which gives freed pages back to the system (`docs/adr/0010-jemalloc.md`).
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 

@@ -1,6 +1,6 @@
-//! An answer: what a provider sent for a mount, once the driver's own checks have been passed.
+//! An answer: what a provider sent for a mount, after the driver's own checks.
 //!
-//! Apart from the client, because these rules are the driver's and need no socket to be tested.
+//! It is not in the client, because these rules are the driver's, and tests of them need no socket.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -14,20 +14,20 @@ use crate::delivery::volume::{self, VolumeError, VolumeFile, Written};
 use crate::model::{FileMode, FilePath, InvalidPath};
 use crate::server::proto::{File, MountResponse, ObjectVersion};
 
-/// The largest answer the driver receives, in bytes, unless it is told otherwise (`--max-call-recv-msg-size`).
+/// The largest answer that the driver receives by default, in bytes (`--max-call-recv-msg-size`).
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
-/// From here on the driver warns that Secrets synced from the files may be refused by the API server, in bytes.
+/// From this size on, in bytes, the driver warns that the API server may refuse Secrets that are synced from the files.
 const LARGE_ANSWER: usize = 1024 * 1024;
 
 /// What a provider answered.
 #[derive(Debug)]
 pub struct Answer {
-    /// The whole volume. Empty: the provider wrote the volume itself, or so the driver believes.
+    /// The whole volume. Empty: the driver believes that the provider wrote the volume itself.
     pub files: Vec<AnswerFile>,
     /// What the SecretProviderClassPodStatus will show.
     pub objects: Vec<ObjectVersion>,
-    /// What the driver would take, but not without harm.
+    /// What the driver would accept, but with a problem.
     pub warnings: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub enum RefusedAnswer {
     BadPath { path: String, cause: InvalidPath },
     #[error("mount request failed with provider error code {0} (the driver drops the message; see the provider's log)")]
     ErrorCode(String),
-    #[error("missing object versions (the driver takes no answer without one)")]
+    #[error("missing object versions (the driver accepts no answer without one)")]
     NoVersions,
     #[error("the answer has {0} bytes: the driver receives at most {MAX_ANSWER} (its --max-call-recv-msg-size)")]
     TooLarge(usize),
@@ -73,8 +73,8 @@ impl Answer {
         Ok(Self { files, objects: response.object_version, warnings })
     }
 
-    /// Writes the files as the driver does; one difference: the driver writes nothing where a mode alone has changed.
-    /// An answer without files leaves the folder alone.
+    /// Writes the files as the driver does. One difference: if only a mode has changed, the driver writes nothing.
+    /// If the answer has no files, the folder does not change.
     pub fn write(&self, dir: impl AsFd, now: Timestamp) -> Result<Written, VolumeError> {
         if self.files.is_empty() {
             return Ok(Written::Unchanged);
@@ -105,11 +105,11 @@ impl std::fmt::Debug for AnswerFile {
 fn warnings(size: usize, objects: &[ObjectVersion]) -> Vec<String> {
     let mut warnings = Vec::new();
     if size > LARGE_ANSWER {
-        warnings.push(format!("the answer has {size} bytes: over 1 MiB a Secret synced from it may be refused by the API server"));
+        warnings.push(format!("the answer has {size} bytes: the API server may refuse a Secret of more than 1 MiB that is synced from it"));
     }
     let mut ids = BTreeSet::new();
     for object in objects.iter().filter(|object| !ids.insert(&object.id)) {
-        warnings.push(format!("the object id {} is answered twice: the driver keeps one of them", object.id));
+        warnings.push(format!("the object id {} is in the answer twice: the driver keeps one of them", object.id));
     }
     warnings
 }
@@ -155,7 +155,7 @@ mod tests {
     fn error_codes_missing_versions_and_large_answers_are_refused() {
         let error = Some(crate::server::proto::Error { code: "SecretNotFound".to_owned() });
         insta::assert_snapshot!(refused(MountResponse { error, ..response("a", 0) }), @"mount request failed with provider error code SecretNotFound (the driver drops the message; see the provider's log)");
-        insta::assert_snapshot!(refused(MountResponse { object_version: Vec::new(), ..response("a", 0) }), @"missing object versions (the driver takes no answer without one)");
+        insta::assert_snapshot!(refused(MountResponse { object_version: Vec::new(), ..response("a", 0) }), @"missing object versions (the driver accepts no answer without one)");
         let mut large = response("a", 0);
         large.files[0].contents = vec![0; MAX_ANSWER].into();
         insta::assert_snapshot!(refused(large), @"the answer has 4194332 bytes: the driver receives at most 4194304 (its --max-call-recv-msg-size)");
@@ -169,8 +169,8 @@ mod tests {
         answer.files[0].contents = vec![0; LARGE_ANSWER].into();
         answer.object_version.push(answer.object_version[0].clone());
         insta::assert_snapshot!(Answer::check(answer).unwrap().warnings.join("\n"), @r#"
-        the answer has 1048617 bytes: over 1 MiB a Secret synced from it may be refused by the API server
-        the object id files/db is answered twice: the driver keeps one of them
+        the answer has 1048617 bytes: the API server may refuse a Secret of more than 1 MiB that is synced from it
+        the object id files/db is in the answer twice: the driver keeps one of them
         "#);
     }
 }

@@ -1,5 +1,5 @@
-//! `keyferry cache`: the answers that the sealed folder keeps for outages. It reads and removes files; the daemon may run meanwhile, and is
-//! not asked.
+//! `keyferry cache`: the answers that the sealed folder keeps for outages. It reads and removes files. The daemon may run at the same time; the
+//! command does not ask it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,9 +33,10 @@ const WIPE: &str = "\
 Examples:
   kubectl exec -n keyferry POD -- /keyferry cache wipe                     # all of this node
   kubectl exec -n keyferry POD -- /keyferry cache wipe bao                 # of one backend
-  kubectl exec -n keyferry POD -- /keyferry cache wipe bao/kv/data/shop/   # of names that begin so
+  kubectl exec -n keyferry POD -- /keyferry cache wipe bao/kv/data/shop/   # of names that begin with this
 
-It is for one node: run it in the Pod of each. Exit code 0: done; 1: the folder cannot be written; 2: wrong arguments, or the configuration has no `cache.sealed`.";
+It works on one node: run it in the daemon's Pod on each node.
+Exit code 0: done; 1: the folder cannot be written; 2: wrong arguments, or the configuration has no `cache.sealed`.";
 
 #[derive(Debug, Subcommand)]
 pub enum CacheCommand {
@@ -45,7 +46,8 @@ pub enum CacheCommand {
 
 /// List the answers that this node keeps on its disk: names, ages and sizes, never a value.
 ///
-/// An answer serves while its store is out, until it is as old as `cache.stale`. The age counts from when the store was asked.
+/// While a store is out, the daemon gives such an answer until it is as old as `cache.stale`. The age counts from the time when the daemon asked
+/// the store.
 #[derive(Args, Debug)]
 #[command(after_long_help = LIST)]
 pub struct ListArgs {
@@ -57,13 +59,13 @@ pub struct ListArgs {
     pub(super) shown: Shown,
 }
 
-/// Remove the answers that this node keeps: all, those of a backend, or those of names that begin so.
+/// Remove the answers that this node keeps: all, those of a backend, or those of names with a prefix.
 ///
-/// It leaves a mark, by which the running daemon gives none of them any more, from its memory neither. The next mount asks the store.
+/// The command also leaves a mark. The running daemon then gives none of these answers while a store is out, also not from its memory.
 #[derive(Args, Debug)]
 #[command(after_long_help = WIPE)]
 pub struct WipeArgs {
-    /// Which ones; all if it is missing.
+    /// Which answers. Without it: all.
     #[arg(value_name = "BACKEND[/PREFIX]", value_parser = target)]
     target: Option<Target>,
 
@@ -87,7 +89,7 @@ impl CacheCommand {
 }
 
 /// # Errors
-/// The configuration says no folder (2), or that cannot be read or written (1).
+/// The configuration names no folder (2), or the folder cannot be read or written (1).
 pub fn run(command: &CacheCommand, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     match command {
         CacheCommand::List(args) => show(args, clock.now(), out, err),
@@ -129,7 +131,7 @@ fn remove(args: &WipeArgs, now: Timestamp, out: &mut dyn Write) -> Result<(), Fa
         Format::Text => {
             let of = what.map(|what| format!(" of {what}")).unwrap_or_default();
             let answers = if removed == 1 { "answer" } else { "answers" };
-            write(out, &format!("removed {removed} {answers}{of}: what the store said until now serves nobody on this node\n"))
+            write(out, &format!("removed {removed} {answers}{of}: earlier answers of the store serve nobody on this node\n"))
         }
     }
 }
@@ -140,7 +142,7 @@ fn sealed(config: &Path) -> Result<(PathBuf, Arc<Sealed>), Failure> {
     let Some(found) = found else {
         let file = config.display();
         return Err(Failure::usage(format!(
-            "{file}: has no `cache.sealed`, so no answers are on this node's disk (a restart of the daemon ends those in memory)"
+            "{file}: has no `cache.sealed`, so no answers are on this node's disk (a restart of the daemon removes those in memory)"
         )));
     };
     let sealed = Sealed::open(&found).map_err(|problems| Failure::fault(problems.join("\n")))?;

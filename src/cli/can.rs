@@ -1,4 +1,4 @@
-//! `keyferry can`: whether the node's policy allows it, and by which rule.
+//! `keyferry can`: asks whether the node's policy allows a secret, and by which rule.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -18,29 +18,30 @@ use crate::policy::Because;
 const EXAMPLES: &str = "\
 Examples:
   keyferry can read files/shop/db --as shop/web --config keyferry.yaml
-  keyferry can read files/shop/certs/ --as shop/web     # all below, for `prefix`
+  keyferry can read files/shop/certs/ --as shop/web     # everything below a folder, as for `prefix`
   keyferry can update bao/pki/issue/web --as shop/web -o json
 
-Asks this node's policy alone: the store may still refuse. Write the name as the policy does, with a store's namespace before it.
+The command asks only this node's policy: the store may still refuse. Write the name as the policy does. If the store has namespaces, the
+namespace comes first.
 Exit code 0: yes; 1: no; 2: wrong arguments or configuration.";
 
 /// Ask the policy: may the Pods of a ServiceAccount have this secret, and by which rule?
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CanArgs {
-    /// `read` what exists, or `update`: request what the store then creates, such as a certificate.
+    /// `read`: get what the store has. `update`: ask the store to create something, such as a certificate.
     #[arg(value_enum)]
     verb: Verb,
 
-    /// The backend and the secret's name in it. With a `/` at its end: everything below that folder, as a class's `prefix` asks for it.
+    /// The backend and the secret's name in it. A name with `/` at its end means everything below that folder, like a class's `prefix`.
     #[arg(value_name = "BACKEND/NAME")]
     secret: String,
 
-    /// Whose Pods.
+    /// The ServiceAccount whose Pods ask.
     #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account)]
     account: Account,
 
-    /// The daemon's configuration, or a manifest of the ConfigMap that contains it.
+    /// The daemon's configuration, or a manifest of the ConfigMap that has it.
     #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
     config: PathBuf,
 
@@ -107,7 +108,7 @@ fn secret(args: &CanArgs, config: &Config) -> Result<SecretRef, Failure> {
     let folder = name.strip_suffix('/');
     let canonical = |name: &str| settings.kind().canonical(name).map_err(|cause| Failure::usage(format!("{:?}: {cause}", args.secret)));
     let name = match folder {
-        // All that is below a folder, as a class's `prefix` asks for it.
+        // Everything below a folder, like a class's `prefix`.
         Some(folder) => canonical(&format!("{folder}/x"))?.folder(),
         None => Some(canonical(name)?),
     };
@@ -115,7 +116,7 @@ fn secret(args: &CanArgs, config: &Config) -> Result<SecretRef, Failure> {
         (Verb::Read, Some(_)) => Method::List,
         (Verb::Read, None) => Method::Get,
         (Verb::Update, Some(_)) => {
-            let problem = "ends with `/`: only reads go to everything below a folder (name what is updated)";
+            let problem = "ends with `/`: only `read` can ask for everything below a folder (name one secret)";
             return Err(Failure::usage(format!("{:?}: {problem}", args.secret)));
         }
         (Verb::Update, None) => Method::Post,

@@ -1,7 +1,7 @@
 //! `keyferry check`: judges classes and the configuration without a cluster, a daemon or a key.
 //!
-//! The judges are those of a mount: the same parser of classes, the same policy. What is added here is where in the file each fault
-//! stands, and what a mount would let pass and somebody will regret.
+//! It uses the same parser of classes and the same policy as a mount. It adds the place of each fault in the file, and warnings about what a mount
+//! would accept but is probably a mistake.
 
 mod catalogue;
 mod class;
@@ -53,16 +53,16 @@ pub(super) const SCHEMA_OF_CONFIG: &str = include_str!("../../schemas/config.jso
 
 const EXAMPLES: &str = "\
 Examples:
-  Every fault of a class, as a mount would tell it, with its place in the file:
+  Every fault of a class, in the words of a failed mount, with its place in the file:
     keyferry check shop.yaml
 
-  All YAML and JSON files of a folder; a warning fails too, except those that you allow:
+  All YAML and JSON files of a folder; a warning fails the check too, except those that you allow:
     keyferry check --strict --allow root-only-mode deploy/
 
   What a chart renders, for a pull request:
     helm template ./chart | keyferry check -o github -
 
-  The node's configuration, and whether its policy allows the Pods of ServiceAccount web what these classes request:
+  The node's configuration, and whether its policy lets Pods of ServiceAccount web have what these classes ask for:
     keyferry check --config keyferry.yaml --as shop/web classes/
 
   The rules that would allow it:
@@ -71,12 +71,13 @@ Examples:
   Whether classes still work after a change of the configuration:
     keyferry check --config new.yaml --former old.yaml classes/
 
-Exit code 0: no fault, perhaps warnings; 1: faults, no class at all, or with --strict warnings; 2: a file cannot be read, an argument is wrong.";
+Exit code 0: no fault, perhaps warnings; 1: faults, no class at all, or with --strict warnings; 2: a file cannot be read, or an argument is wrong.";
 
 /// Find what is wrong with classes and with the configuration.
 ///
-/// Reads SecretProviderClasses of the providers keyferry, vault and openbao from YAML files (several documents, lists, what Helm renders). Other
-/// kinds are ignored. Reports every fault with file, line and column, in the words a mount would fail with. Needs no cluster, no daemon, no vault and no key.
+/// The command reads SecretProviderClasses of the providers keyferry, vault, openbao and aws from YAML files (several documents, lists, what Helm
+/// renders). It ignores other kinds. It reports every fault with file, line and column, in the words of a failed mount. It needs no cluster, no
+/// daemon, no vault and no key.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 #[allow(clippy::struct_excessive_bools)] // each is an option of its own
@@ -85,16 +86,16 @@ pub struct CheckArgs {
     #[arg(value_name = "FILE|DIR", required_unless_present_any = ["config", "schema", "file"])]
     pub files: Vec<PathBuf>,
 
-    /// One more file or folder, as kubectl has it. May be repeated.
+    /// One more file or folder, like `-f` of kubectl. May be repeated.
     #[arg(short, long, value_name = "FILE|DIR")]
     pub file: Vec<PathBuf>,
 
-    /// The daemon's configuration, or a manifest of the ConfigMap that contains it. It is judged too, and classes are judged by its backends
-    /// and limits. Without it every name of a backend is accepted.
+    /// The daemon's configuration, or a manifest of the ConfigMap that has it. `check` checks the configuration too, and checks the classes
+    /// with its backends and limits. Without it, every name of a backend is accepted.
     #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// The configuration before a change: says which classes the new one (--config) would break.
+    /// The configuration before a change. `check` then reports what the new one (--config) would break.
     #[arg(long, value_name = "FILE", requires = "config")]
     pub former: Option<PathBuf>,
 
@@ -102,11 +103,11 @@ pub struct CheckArgs {
     #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account)]
     pub account: Option<Account>,
 
-    /// Print only the policy's rules that the classes need: for the ServiceAccount of --as, else for all Pods of each class's namespace.
+    /// Print only the policy rules that the classes need: for the ServiceAccount of --as. Without --as: for all Pods of each class's namespace.
     #[arg(long, conflicts_with = "output")]
     pub suggest_policy: bool,
 
-    /// Fail if there are warnings.
+    /// End with exit code 1 also if there are only warnings.
     #[arg(long)]
     pub strict: bool,
 
@@ -114,7 +115,7 @@ pub struct CheckArgs {
     #[arg(long = "allow", value_name = "ID", value_enum, hide_possible_values = true)]
     pub allow: Vec<Warned>,
 
-    /// Do not fail if the files together contain no class.
+    /// Do not fail if the files have no class at all.
     #[arg(long)]
     pub allow_none: bool,
 
@@ -122,11 +123,11 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NAME", default_value = "<stdin>")]
     pub stdin_name: String,
 
-    /// How findings are written.
+    /// The format of the findings.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     pub output: Output,
 
-    /// Print only faults; with none, print nothing.
+    /// Print only faults. If there are none, print nothing.
     #[arg(short, long)]
     pub quiet: bool,
 
@@ -142,14 +143,14 @@ pub enum Schema {
     Config,
 }
 
-/// Whose Pods are meant.
+/// The ServiceAccount whose Pods are meant.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Account {
     pub namespace: String,
     pub name: String,
 }
 
-/// Runs the command: findings go to `out`, with `--suggest-policy` the rules do and findings go to `err`. `colours`: as on a terminal.
+/// Runs the command. Findings go to `out`. With `--suggest-policy` the rules go to `out`, and findings go to `err`. `colours`: as on a terminal.
 pub fn run(mut args: CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write, colours: bool) -> Result<(), Failure> {
     if let Some(schema) = args.schema {
         return write(out, schema.text());
@@ -231,7 +232,7 @@ fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report
     rules
 }
 
-/// A note for each file without a class would bury the rest: a folder has one.
+/// One note for a folder without a class: a note for each of its files would hide the rest.
 fn judge_folder(judge: &mut Judge<'_>, dir: &Path, input: &mut dyn Read) {
     let folder = Folder::walk(dir);
     let (shown, start) = (dir.display().to_string(), Position { line: 1, column: 1 });
@@ -256,7 +257,7 @@ fn judge_folder(judge: &mut Judge<'_>, dir: &Path, input: &mut dyn Read) {
     }
 }
 
-/// The note that there is no class, if there is none.
+/// If the file has no class, returns a note that says so.
 fn judge_path(judge: &mut Judge<'_>, path: &Path, file: &str, input: &mut dyn Read) -> Option<Finding> {
     match read(path, input) {
         Ok(text) => {
@@ -338,7 +339,7 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     let about = |finding| Finding { class: name_of(node).to_owned(), ..finding };
     match provider.and_then(|node| Some((node, Foreign::of(string(node).ok()?)?))) {
         Some((provider, Foreign::Passed(why))) => {
-            return judge.report.add(about(Finding::note(file, provider.at, format!("the class is not judged: {why}"))));
+            return judge.report.add(about(Finding::note(file, provider.at, format!("the class is not checked: {why}"))));
         }
         Some((provider, Foreign::Wrong(why))) => {
             judge.report.classes += 1;
@@ -356,7 +357,7 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     let mut faults = Faults::default();
     let class = ClassManifest::of(node, &mut faults);
     let faults = faults.into_sorted();
-    // What is not a text has no objects to be judged.
+    // If `objects` is not a text, there are no objects to check.
     let has_objects = faults.iter().all(|fault| fault.key != "spec.parameters.objects");
     for fault in faults {
         let (class, key) = (name_of(node).to_owned(), fault.key.clone());
@@ -394,7 +395,7 @@ pub(super) fn account(text: &str) -> Result<Account, String> {
 }
 
 impl Account {
-    /// A Pod of this ServiceAccount: policy looks at no more.
+    /// A Pod of this ServiceAccount. The policy does not look at its name or uid.
     pub(super) fn pod(&self) -> PodIdentity {
         let (namespace, service_account) = (self.namespace.clone(), self.name.clone());
         PodIdentity::believed(&PodClaims { namespace, name: String::new(), uid: String::new(), service_account })

@@ -1,4 +1,4 @@
-//! The driver's end of the socket: how the Secrets Store CSI driver calls a provider, for the commands that stand in for it.
+//! The driver's end of the socket: how the Secrets Store CSI driver calls a provider, for the commands that play the driver.
 //!
 //! What the driver does with an answer before it writes it is in `answer.rs`.
 
@@ -24,7 +24,7 @@ use crate::server::status::TRAP;
 /// Where a provider of the default name listens on a node.
 pub const DEFAULT_SOCKET: &str = "/var/run/secrets-store-csi-providers/keyferry.sock";
 
-/// The most of an answer that is read, in bytes. More than the driver takes, so that an answer too large can be told its size.
+/// The most bytes of an answer that are read. It is more than the driver accepts, so that the message can show the size of a large answer.
 const MAX_READ: usize = 64 * 1024 * 1024;
 
 /// A connection to a provider.
@@ -38,13 +38,13 @@ pub struct ConnectError {
     pub cause: io::Error,
 }
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug, Error)]
 pub enum CallError {
     /// The driver would not take the answer.
     #[error(transparent)]
     Refused(#[from] RefusedAnswer),
-    /// The provider said no. Written as the driver's own library does, so that a search for the message finds both.
+    /// The provider refused. The message has the form of the driver's own library, so that a search finds both.
     #[error("rpc error: code = {code} desc = {message}", code = code_name(.0.code()), message = .0.message())]
     Status(Status),
     #[error("no answer within {0:?} (is the provider overloaded, or stopped? see its log)")]
@@ -56,7 +56,7 @@ pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
     Ok(CsiDriverProviderClient::new(channel(socket).await?).max_decoding_message_size(MAX_READ))
 }
 
-/// The same, whatever is spoken there.
+/// The same for any service at a socket.
 pub async fn channel(socket: &Path) -> Result<Channel, ConnectError> {
     let path = socket.to_owned();
     let connector = service_fn(move |_: Uri| {
@@ -67,7 +67,7 @@ pub async fn channel(socket: &Path) -> Result<Channel, ConnectError> {
     channel.map_err(|error| ConnectError { socket: socket.to_owned(), cause: io_cause(&error) })
 }
 
-/// Asks which contract the provider speaks: the driver's health check.
+/// Asks for the version of the provider's contract: the driver's health check.
 pub async fn version(client: &mut Client, limit: Duration) -> Result<VersionResponse, CallError> {
     let request = VersionRequest { version: CONTRACT.to_owned() };
     within(limit, request, async |request| client.version(request).await).await
@@ -75,18 +75,18 @@ pub async fn version(client: &mut Client, limit: Duration) -> Result<VersionResp
 
 /// Asks for a volume, and checks the answer as the driver would.
 ///
-/// Unlike the driver's, this call is not tried again on UNAVAILABLE: who asks by hand wants to see the first answer.
+/// Unlike the driver, this does not try the call again on UNAVAILABLE: a person must see the first answer.
 pub async fn mount(client: &mut Client, request: MountRequest, limit: Duration) -> Result<Answer, CallError> {
     let response = within(limit, request, async |request| client.mount(request).await).await?;
     Ok(Answer::check(response)?)
 }
 
-/// Whether kubelet takes a code as "may still be going on": it then keeps the volume's folder, and a Pod may start with an empty one.
+/// Whether kubelet reads a code as "the mount may still be running". It then keeps the volume's folder, and a Pod may start with an empty one.
 pub fn is_trap(status: &Status) -> bool {
     TRAP.contains(&status.code())
 }
 
-/// Sends the limit along (`grpc-timeout`), and keeps it here too.
+/// Sends the limit with the call (`grpc-timeout`), and applies it here too.
 async fn within<Q, A>(
     limit: Duration,
     message: Q,
@@ -102,12 +102,12 @@ async fn within<Q, A>(
     }
 }
 
-/// tonic's client keeps the limit as well, and may be the first to notice.
+/// tonic's client applies the limit too, and may be the first to notice.
 fn is_own_timeout(status: &Status) -> bool {
     successors(status.source(), |&error| error.source()).any(<dyn Error>::is::<TimeoutExpired>)
 }
 
-/// The system's own reason, from below the layers of the transport.
+/// The system's error, from below the layers of the transport.
 fn io_cause(error: &tonic::transport::Error) -> io::Error {
     let chain = successors(Some(error as &dyn Error), |&error| error.source());
     match chain.filter_map(|error| error.downcast_ref::<io::Error>()).last() {

@@ -1,5 +1,5 @@
-//! `keyferry demo`: the whole job on this machine, with no cluster. Everything in it is real but the API server and the driver: those
-//! are played, the first by [`Issuer`], the second by the same client as `keyferry mount`.
+//! `keyferry demo`: the whole job on this machine, with no cluster. Everything in it is real except the API server and the driver. [`Issuer`]
+//! plays the API server, and the client of `keyferry mount` plays the driver.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,23 +27,23 @@ use crate::model::{Field, PodClaims, SecretBytes};
 const EXAMPLES: &str = "\
 Examples:
   keyferry demo
-  keyferry demo --keep       # and look around in the folder that its last line names
+  keyferry demo --keep       # keeps the folder, and prints its name
 
 Exit code 1: a step failed.";
 
 /// Show the whole job on this machine, with no cluster.
 ///
-/// Makes a vault, keys and tokens in a temporary folder, starts a provider, mounts a class for a Pod that may, rotates the secret and
-/// mounts again, and shows what another Pod is told, each step with the command that does it. The folder is removed at the end, also after
-/// Ctrl-C. Exit code 0 only if every step did what it says.
+/// The demo makes a vault, keys and tokens in a temporary folder, and starts a provider. A Pod that may have the secrets mounts its class.
+/// Then the demo rotates the secret and mounts again. At the end a Pod of another namespace asks, and the provider refuses. Each step shows
+/// the command that does it. The demo removes the folder at the end, also after Ctrl-C. The exit code is 0 only if every step did what it says.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DemoArgs {
-    /// Keep the folder, to look around in.
+    /// Keep the folder, so that you can look into it.
     #[arg(long)]
     keep: bool,
 
-    /// Print errors alone: the exit code says whether all steps did what they say.
+    /// Print only errors: the exit code says whether all steps did what they say.
     #[arg(short, long)]
     pub(super) quiet: bool,
 }
@@ -70,16 +70,16 @@ spec:
         path: flags/
 ";
 
-/// The first password is compared, never printed: the demo has its secrets in files alone, as an application would.
+/// The demo compares the passwords, and never prints one.
 const FIRST: &str = "correct horse battery staple";
 const SECOND: &str = "rotated: Tr0ub4dor";
 
 /// # Errors
-/// A step that did not do what it says.
+/// A step failed.
 pub async fn run(args: DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let signalled = stopped_by_a_signal()?;
     let folder = TempFolder::new("keyferry-demo").map_err(Failure::fault)?;
-    let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the stage could not be set: {error}")))?;
+    let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the demo's files cannot be made: {error}")))?;
     let app = App::start(stage.config.clone(), None, Arc::default()).await.map_err(Failure::fault)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(app.serve(async move { drop(stopped.await) }));
@@ -90,7 +90,7 @@ pub async fn run(args: DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let _ = stop.send(());
     let drained = serving.await.map_err(Failure::fault)?;
     played?;
-    check(drained, "the provider did not stop in order")?;
+    check(drained, "the provider stopped while mounts were running")?;
     if args.keep {
         let kept = folder.keep();
         say(out, &format!("\nThat was all of it: 2 mounts served, 1 refused. Kept: {}", kept.display()))?;
@@ -110,7 +110,7 @@ Next, for an application of yours:
 A Pod's volume names the class:
     csi: { driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: { secretProviderClass: shop } }";
 
-/// SIGINT, SIGTERM or SIGHUP: whatever ends the demo, its folder goes with it.
+/// Waits for SIGINT, SIGTERM or SIGHUP, so that the demo also removes its folder then.
 fn stopped_by_a_signal() -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| signal(kind).map_err(Failure::fault);
     let (mut interrupt, mut terminate, mut hangup) =
@@ -124,7 +124,7 @@ fn stopped_by_a_signal() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// What the demo plays on.
+/// The files and values of the demo.
 struct Stage {
     root: PathBuf,
     config: Config,
@@ -197,7 +197,7 @@ impl Stage {
                 say(out, &indented(&wrapped(status.message())))
             }
             Err(other) => Err(Failure::fault(format!("it was refused, but not by policy: {other}"))),
-            Ok(_) => Err(Failure::fault("it was given the secrets of another namespace")),
+            Ok(_) => Err(Failure::fault("Pod bank/web-0 got the secrets of another namespace")),
         }
     }
 
@@ -253,7 +253,7 @@ fn mode(target: &Path, file: &str) -> Result<u32, Failure> {
     Ok(found.permissions().mode() & 0o7777)
 }
 
-/// The vault's visible files, with how their content begins.
+/// The vault's visible files, with the start of their content.
 fn listing(vault: &Path) -> Result<String, Failure> {
     let mut lines = String::new();
     for name in ["shop/db.age", "shop/flags.age"] {
@@ -272,7 +272,7 @@ fn step(out: &mut dyn Write, number: usize, title: &str) -> Result<(), Failure> 
     say(out, &format!("\n{number}. {title}"))
 }
 
-/// What does the step by hand.
+/// Shows the command that does this step.
 fn command(out: &mut dyn Write, arguments: &str) -> Result<(), Failure> {
     say(out, &format!("    $ keyferry {arguments}"))
 }
@@ -285,7 +285,7 @@ fn indented(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// One line a fault: a message of several is long.
+/// One line per fault, because a message with several faults is long.
 fn wrapped(message: &str) -> String {
     message.replace("; object", ";\nobject")
 }

@@ -1,7 +1,7 @@
-//! `keyferry doctor`: looks at everything a mount on this node depends on, and says of each how it is, why, and what to do.
+//! `keyferry doctor`: looks at everything that a mount on this node depends on, and reports the state of each, why, and what to do.
 //!
-//! Nothing is changed on the node, and each look is bounded in time. Who knows a thing looks at it: `identity` and `backend` have an
-//! `examine` each. What is here is the node's own: files, sockets, the driver, its tokens, the state folder, the process.
+//! It changes nothing on the node, and each look has a time limit. The modules `identity` and `backend` look at their own parts, with an
+//! `examine` each. This module looks at the node: files, sockets, the driver, its tokens, the state folder, the process.
 
 mod audiences;
 mod backends;
@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::identity;
 use crate::model::Diagnosis;
 
-/// The longest one look may take. What it waits for has limits of its own, which are shorter and say more.
+/// The most time for one look. The calls in it have their own limits, which are shorter and say more.
 const LIMIT: Duration = Duration::from_secs(8);
 
 const EXAMPLES: &str = "\
@@ -48,17 +48,19 @@ Examples:
   On the node itself, which also sees kubelet's folders and the driver:
     keyferry doctor --config /etc/keyferry/keyferry.yaml
 
-  With tokens of a Pod that runs: they are verified, the stores are logged in to, and logged out of again.
+  With tokens of a running Pod: the doctor verifies them, logs in to the stores with them, and logs out again.
     kubectl create token web -n shop --audience bao \\
       --bound-object-kind Pod --bound-object-name web-0 --bound-object-uid UID > bao.jwt
     keyferry doctor --config /etc/keyferry/keyferry.yaml --token bao=bao.jwt
 
-Exit code 0: nothing fails, though there may be warnings; 1: something fails; 2: it could not be judged (the configuration has faults).";
+Exit code 0: nothing fails, but there may be warnings; 1: something fails; 2: the doctor could not look (the configuration has faults, or a
+file of a token cannot be read).";
 
 /// Find what is wrong on this node.
 ///
-/// Tells of each thing that mounts depend on whether it is ok, to be warned of, or failing; why; and what to do: files and their modes, sockets and
-/// folders, the driver, the tokens it asks kubelet for, the issuer's keys, each store and its clock, the state folder. Changes nothing.
+/// The doctor looks at everything that mounts depend on: files and their modes, sockets and folders, the driver, the tokens that it asks kubelet
+/// for, the issuer's keys, each store and its clock, the state folder. For each it reports ok, warn or fail, why, and what to do. It changes
+/// nothing.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DoctorArgs {
@@ -66,7 +68,8 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
     pub config: PathBuf,
 
-    /// A ServiceAccount token of a Pod in a file, with its audience; may be given several times. It is shown to the stores that want that audience, and to nobody else.
+    /// An audience, and a file with a Pod's ServiceAccount token for it. The doctor shows the token only to the stores that need this audience.
+    /// May be repeated.
     #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
     pub tokens: Vec<(String, String)>,
 
@@ -74,14 +77,14 @@ pub struct DoctorArgs {
     pub shown: Shown,
 }
 
-/// Runs the command; the report goes to `out`, in colours where `colours`.
+/// Runs the command. The report goes to `out`, with colours if `colours` is true.
 ///
 /// # Errors
 /// Something fails (exit code 1); the configuration has faults, or a token's file cannot be read (2).
 pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, colours: bool) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::usage)?;
     let given = Given::read(&args.tokens).map_err(Failure::usage)?;
-    let loaded = Diagnosis::ok("configuration", format!("{}: is sound", args.config.display()));
+    let loaded = Diagnosis::ok("configuration", format!("{}: has no faults", args.config.display()));
     let mut report = Report::of(vec![loaded]);
     report.extend(Box::pin(examine(&config, given, &clock)).await);
     let text = report.show(args.shown, colours);
@@ -89,11 +92,11 @@ pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, c
     if report.fails() { Err(Failure::fault(report.summary())) } else { Ok(()) }
 }
 
-/// Every look, all at once; their results in the order of the list.
+/// Does all looks at the same time. The results have the order of the list.
 async fn examine(config: &Config, given: Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
     let named = config.files();
     let state_dir = config.state_dir.clone();
-    // A file vault counts its versions itself.
+    // A file vault counts its versions itself, and needs no key.
     let own_key = config.version_key.is_none() && !config.backends.values().all(|backend| matches!(backend, BackendConfig::File(_)));
     let metrics = metrics::examine(config.metrics, std::env::var(metrics::PORT).ok().as_deref());
     let (files, sockets, driver, pods, audiences, identity, tokens, state, process) = tokio::join!(
@@ -115,7 +118,7 @@ async fn bounded(what: &str, look: impl Future<Output = Vec<Diagnosis>>) -> Vec<
     timeout(LIMIT, look).await.unwrap_or_else(|_| vec![hangs(what)])
 }
 
-/// For calls that wait in the kernel: a network's file system may keep them for hours.
+/// For calls that wait in the kernel: a network file system may keep them for hours.
 async fn on_a_thread(what: &str, look: impl FnOnce() -> Vec<Diagnosis> + Send + 'static) -> Vec<Diagnosis> {
     match timeout(LIMIT, tokio::task::spawn_blocking(look)).await {
         Ok(Ok(found)) => found,
@@ -127,6 +130,6 @@ fn hangs(what: &str) -> Diagnosis {
     Diagnosis::fail(
         what,
         format!("no answer within {} s", LIMIT.as_secs()),
-        "is a file system of this node out of reach, such as a network's?",
+        "is a file system of this node out of reach, such as a network file system?",
     )
 }

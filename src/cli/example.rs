@@ -63,7 +63,7 @@ Exit code 1: there is no such example.";
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ExampleArgs {
-    /// Which one. Without it: the list.
+    /// The example's name. Without it: the list of all examples.
     #[arg(value_name = "NAME")]
     name: Option<String>,
 

@@ -1,6 +1,6 @@
-//! `keyferry exec`: a command with environment variables from mounted files, in the place of this process.
+//! `keyferry exec`: runs a command with environment variables from mounted files, in this process.
 //!
-//! The kernel replaces the program (execve(2)). The process id, signals and the exit code are then the command's own, and nothing of Keyferry
+//! The kernel replaces the program (execve(2)). The process id, signals and the exit code are then those of the command, and nothing of Keyferry
 //! remains.
 
 mod install;
@@ -30,34 +30,35 @@ Examples:
   Variables from a file of `format: dotenv`, then the application:
     keyferry exec --env-file /secrets/.env -- /app/server --port 8080
 
-  A variable per file of a folder, with exactly the file's bytes:
+  One variable per file of a folder, with exactly the bytes of the file:
     keyferry exec --dir /secrets/env --only DB_USER,DB_PASSWORD -- /app/server
 
-  The program itself into a volume, for a container whose image does not have it:
+  Copy this program into a volume, for a container whose image does not have it:
     keyferry exec --install /keyferry
 
-Variables that are already set keep their values, unless you add --override. The environment does not change when a secret does, and other
-processes can see it: an application that can read files is better off with files.
-Exit code: the command's own; 127: there is no such command, 126: it cannot be run; 1: a file's content is wrong; 2: wrong arguments, or a file cannot be read.";
+Variables that are already set keep their values, unless you add --override. The environment does not change when a secret changes, and other
+processes can see it. If an application can read files, give it files.
+Exit code: that of the command; 127: there is no such command; 126: it cannot be run; 1: a file's content is wrong; 2: wrong arguments, or a file
+cannot be read.";
 
 /// Run a command with environment variables from mounted files.
 ///
-/// Reads a file that `format: dotenv` has written, or a folder with a file for each variable, and then replaces itself by the command: process id,
-/// signals and exit code are the command's.
+/// It reads a file that `format: dotenv` has written, or a folder with one file per variable. Then the command replaces `keyferry exec` in the same
+/// process: process id, signals and exit code are those of the command.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 #[command(group = ArgGroup::new("what").args(["env_file", "dir", "install"]).required(true))]
 pub struct ExecArgs {
-    /// A file as `format: dotenv` and the filter `dotenv` write it. Comments and other spellings are refused.
+    /// A file in the form that `format: dotenv` and the filter `dotenv` write. Comments and other spellings are refused.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
 
-    /// A folder: each file is a variable with the file's name, and with all of its bytes as the value.
+    /// A folder. Each file is one variable: its name is the file's name, its value is all bytes of the file.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// Take these variables and no others; all of them must be there. Names that load code, such as LD_PRELOAD or PATH, are refused unless they
-    /// are named here. May be repeated.
+    /// Use only these variables. All of them must be there. A name that loads code, such as LD_PRELOAD or PATH, is refused unless you name it
+    /// here. May be repeated.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', conflicts_with = "install")]
     only: Vec<String>,
 
@@ -75,13 +76,13 @@ pub struct ExecArgs {
 }
 
 /// # Errors
-/// A file cannot be read or has what must not be in it; the command cannot be started. Else this does not return.
+/// A file cannot be read or has wrong content, or the command cannot be started. If all is well, this does not return.
 pub fn run(args: &ExecArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let source = match (&args.env_file, &args.dir, &args.install) {
         (_, _, Some(dir)) => return install::run(dir, out, err),
         (Some(file), _, None) => Source::File(file),
         (None, Some(dir), None) => Source::Folder(dir),
-        // clap has seen to it.
+        // clap does not let this happen.
         (None, None, None) => return Err(Failure::usage("name the variables with --env-file FILE or --dir DIR")),
     };
     let variables = source.read(&args.only)?;
@@ -90,7 +91,7 @@ pub fn run(args: &ExecArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<
     Err(replaced(&args.command, variables.into_iter().filter(is_ours).collect()))
 }
 
-/// All that `--only` names is there, and nothing else that makes a program load code.
+/// Checks that each name of `--only` is there, and that no other variable makes a program load code.
 fn check(args: &ExecArgs, source: Source<'_>, variables: &[Variable]) -> Result<(), Failure> {
     let shown = source.path().display();
     let mut faults = Vec::new();
@@ -111,7 +112,7 @@ fn check(args: &ExecArgs, source: Source<'_>, variables: &[Variable]) -> Result<
     if faults.is_empty() { Ok(()) } else { Err(Failure::fault(faults.join("\n"))) }
 }
 
-/// Replaces this process. It comes back only with the reason why it could not.
+/// Replaces this process. It returns only if that failed, with the reason.
 fn replaced(command: &[OsString], variables: Vec<Variable>) -> Failure {
     let Some((program, arguments)) = command.split_first() else { return Failure::usage("name a command after `--`") };
     let largest = variables.iter().max_by_key(|variable| variable.value.len()).map(|largest| (largest.name.clone(), largest.value.len()));
@@ -125,7 +126,7 @@ fn replaced(command: &[OsString], variables: Vec<Variable>) -> Failure {
 fn remedy(error: &io::Error, largest: Option<(String, usize)>) -> (u8, String) {
     match error.kind() {
         ErrorKind::NotFound => {
-            (NOT_FOUND, " (is it in the image and in PATH? of a script, is the program in its first line there?)".to_owned())
+            (NOT_FOUND, " (is it in the image and in PATH? if it is a script, is the program of its first line there too?)".to_owned())
         }
         ErrorKind::ArgumentListTooLong => {
             let largest = largest.map_or_else(String::new, |(name, bytes)| format!("; the largest variable is {name}, with {bytes} bytes"));

@@ -1,5 +1,4 @@
-//! `keyferry explain`: the documentation of a code or of a key, from the binary itself. `docs/errors.md` and the schemas are its only
-//! sources, so nothing is said twice.
+//! `keyferry explain`: the documentation of a code or of a key, from the binary itself. Its only sources are `docs/errors.md` and the schemas.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,10 +13,10 @@ use crate::nearest::nearest;
 
 const ERRORS: &str = include_str!("../../docs/errors.md");
 
-/// Stands in a path for a name that the user chooses.
+/// In a path: any name that the user chooses.
 const ANY: &str = "NAME";
 
-/// Deeper than any schema of ours is. None of their definitions contains itself.
+/// No schema of Keyferry is as deep as this. None of their definitions contains itself.
 const MAX_DEPTH: usize = 16;
 
 const EXAMPLES: &str = "\
@@ -33,7 +32,7 @@ Exit code 1: there is no such code or key.";
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ExplainArgs {
-    /// A code such as PolicyDenied, or a key such as `limits.mounts`. The last words of a key are enough. Without it: the codes and keys.
+    /// A code such as PolicyDenied, or a key such as `limits.mounts`. The last words of a key are enough. Without it: the list of all codes and keys.
     #[arg(value_name = "CODE|KEY")]
     word: Option<String>,
 
@@ -55,7 +54,7 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Failure> {
             }
         };
     };
-    // As a message has it: `PolicyDenied: object 1 ...`.
+    // The start of a message works too: `PolicyDenied: object 1 ...`.
     let code = word.split(':').next().unwrap_or_default();
     if let Some((_, section)) = sections().find(|(known, _)| known.eq_ignore_ascii_case(code)) {
         let text = section.trim_end();
@@ -102,7 +101,7 @@ fn unknown(word: &str, keys: &BTreeMap<String, Key>) -> String {
     }
 }
 
-/// Whether a path ends so. `NAME` stands for any name, and may be left out.
+/// Whether a path ends with the query. `NAME` means any name, and may be left out.
 fn fits(path: &[&str], query: &[&str]) -> bool {
     match (path.split_last(), query.split_last()) {
         (_, None) => true,
@@ -116,7 +115,7 @@ fn split(path: &str) -> Vec<&str> {
     path.split('.').collect()
 }
 
-/// What the schemas say of one key. Stores of several kinds may have one of this name.
+/// What the schemas say about one key. Several kinds of stores may have a key of this name.
 #[derive(Debug, Default)]
 struct Key {
     lines: Vec<String>,
@@ -148,7 +147,7 @@ fn keys() -> Result<BTreeMap<String, Key>, Failure> {
     let mut walk = |root: &Json, node: &Json, path: &[String]| Walk { root, keys: &mut keys }.node(node, path, 0);
     walk(&config, &config, &[]);
     walk(&class, &class, &[]);
-    // A text in the class, so the schema of the class does not lead there.
+    // `objects` is a text in the class, so the schema of the class has no reference to its keys.
     for list in ["objects", "peerObjects", "awsObjects"] {
         walk(&class, &class["$defs"][list], &["objects".to_owned()]);
     }

@@ -1,4 +1,4 @@
-//! `keyferry health`: whether a provider answers at its socket. Made for exec probes: one line, exit code 0 or 1.
+//! `keyferry health`: asks whether a provider answers at its socket. It is made for exec probes: one line, exit code 0 or 1.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use super::{Failure, Format, Shown};
 use crate::server::CONTRACT;
 use crate::server::proto::VersionResponse;
 
-/// The driver's own health check gives a provider as long.
+/// The driver's own health check waits as long.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Between two questions while it waits.
+/// The pause between two calls while the command waits.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Between two notes of what it waits for, and before the first.
+/// The time between two notes, and before the first one.
 const NOTES: Duration = Duration::from_secs(10);
 const FIRST_NOTE: Duration = Duration::from_secs(1);
 
@@ -33,7 +33,7 @@ Exit code 0: it answered; 1: it did not.";
 
 /// Ask the provider at a socket whether it is well.
 ///
-/// Calls Version, as the driver's own health check does, and gives it 5 seconds.
+/// The command calls Version, as the driver's own health check does, and waits 5 seconds for the answer.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct HealthArgs {
@@ -41,7 +41,7 @@ pub struct HealthArgs {
     #[arg(long, value_name = "SOCKET", default_value = DEFAULT_SOCKET, env = "KEYFERRY_SOCKET")]
     pub socket: PathBuf,
 
-    /// Ask again until it answers, for at most this time.
+    /// Ask again until the provider answers, but not longer than this.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<Duration>,
 
@@ -56,14 +56,14 @@ pub enum HealthError {
     Call(#[from] CallError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("{socket} answers in the contract {answered:?}, not in {CONTRACT} (is it a provider of the Secrets Store CSI driver?)", socket = socket.display())]
+    #[error("{socket} answers with the contract {answered:?}, not with {CONTRACT} (is it a provider of the Secrets Store CSI driver?)", socket = socket.display())]
     Contract { socket: PathBuf, answered: String },
 }
 
-/// The answer goes to `out`, what it waits for to `err`.
+/// The answer goes to `out`, and notes go to `err`.
 ///
 /// # Errors
-/// It does not answer (exit code 1).
+/// The provider does not answer (exit code 1).
 pub async fn run(args: &HealthArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let start = Instant::now();
     let mut next_note = start + FIRST_NOTE;
@@ -92,7 +92,7 @@ async fn ask(args: &HealthArgs) -> Result<VersionResponse, HealthError> {
         let mut client = connect(&args.socket).await?;
         Ok::<_, HealthError>(version(&mut client, LIMIT).await?)
     };
-    // Around both: a socket whose listener accepts nothing is no better than a silent one.
+    // The limit is around both steps: the listener may also accept no connection at all.
     let answer = timeout(LIMIT, answer).await.unwrap_or(Err(CallError::TimedOut(LIMIT).into()))?;
     if answer.version != CONTRACT {
         return Err(HealthError::Contract { socket: args.socket.clone(), answered: answer.version });

@@ -1,8 +1,7 @@
-//! A SecretProviderClass as its author wrote it: found in a stream of YAML documents, and read no further than the Kubernetes API
-//! server would read it.
+//! A SecretProviderClass as its author wrote it: found in a stream of YAML documents, and read as far as the Kubernetes API server reads it.
 //!
-//! What its parameters mean is the dialects' business; this module gives `keyferry mount` the same map of strings that the
-//! driver gets from the API server, and points at what the API server would have refused.
+//! The dialects know what its parameters mean. This module gives `keyferry mount` the same map of strings that the driver gets from the API
+//! server, and reports what the API server would refuse.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,10 +23,10 @@ pub struct ClassManifest {
     pub parameters: BTreeMap<String, String>,
 }
 
-/// Why a text holds no class that could be mounted. Never empty.
+/// Why a text has no class that could be mounted. Never empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ManifestFaults {
-    /// Opens each line: the file's name.
+    /// The file's name, at the start of each line.
     pub file: String,
     pub faults: Vec<Fault>,
 }
@@ -35,14 +34,14 @@ pub struct ManifestFaults {
 // === impl ClassManifest ===
 
 impl ClassManifest {
-    /// Finds the class in a stream: the only one, or the one of that name. Other kinds are passed over; lists are looked into.
+    /// Finds the class in a stream: the only one, or the one of that name. Other kinds are skipped, and lists are opened.
     /// `file` is for messages.
     pub fn read(file: &str, text: &str, name: Option<&str>) -> Result<Self, ManifestFaults> {
         let documents = parse_all(text).map_err(|fault| ManifestFaults { file: file.to_owned(), faults: vec![fault] })?;
         Self::among(file, &documents, name).map(|(_, class)| class)
     }
 
-    /// The same of what was parsed; and where the class stands in it.
+    /// The same for parsed documents, with the node of the class.
     pub(super) fn among<'n>(file: &str, documents: &'n [Node], name: Option<&str>) -> Result<(&'n Node, Self), ManifestFaults> {
         let refuse = |faults| ManifestFaults { file: file.to_owned(), faults };
         let node = choose(&resources(documents), name).map_err(|fault| refuse(vec![fault]))?;
@@ -53,7 +52,7 @@ impl ClassManifest {
         }
     }
 
-    /// Reads one class; what is wrong is noted.
+    /// Reads one class. What is wrong goes into `faults`.
     pub(super) fn of(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut class = Reader::of(node, "", faults)?;
         for key in ["apiVersion", "kind", "status"] {
@@ -86,7 +85,7 @@ impl fmt::Display for ManifestFaults {
 
 impl std::error::Error for ManifestFaults {}
 
-/// A text's scalars by key: what Kubernetes calls a map of strings. Used for `nodePublishSecretRef` data as well.
+/// The scalars of a text by key: what Kubernetes calls a map of strings. `nodePublishSecretRef` data has this form too.
 ///
 /// A value that Kubernetes would read as a number or a boolean is a fault: its API server refuses it.
 pub fn strings(reader: &Reader<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
@@ -153,7 +152,7 @@ pub(super) fn is_class(node: &Node) -> bool {
     text("kind") == KIND && text("apiVersion").starts_with(GROUP)
 }
 
-/// For the message that no class is there: the kinds that are.
+/// The kinds that are there, for the message that no class is there.
 pub(super) fn others(resources: &[&Node]) -> String {
     let kinds: Vec<_> = resources.iter().filter_map(|node| field(node, "kind")?.text()).collect();
     match kinds.as_slice() {
@@ -190,7 +189,7 @@ fn required(reader: &mut Reader<'_>, key: &'static str, remedy: &str, faults: &m
     text.ok().map(str::to_owned)
 }
 
-/// The API server takes no other names.
+/// The API server accepts no other names.
 fn check_name(metadata: &mut Reader<'_>, key: &'static str, fits: fn(&str) -> bool, rule: &str, faults: &mut Faults) {
     let Some(node) = metadata.get(key) else { return };
     if let Some(name) = string(node).ok().filter(|name| !fits(name)) {
@@ -211,10 +210,10 @@ fn provider(spec: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
     fits.then_some(name)
 }
 
-/// Follows the name, or the key.
-pub const NO_PROVIDER: &str = "is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`";
+/// The message after the name or the key.
+pub const NO_PROVIDER: &str = "is not a provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`";
 
-/// Whether the driver takes it for the name of a provider (its `PluginNameRe`, v1.6.0).
+/// Whether the driver accepts it as the name of a provider (its `PluginNameRe`, v1.6.0).
 pub fn is_provider(name: &str) -> bool {
     (1..=30).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
@@ -274,8 +273,13 @@ mod tests {
         );
         insta::assert_snapshot!(fault(&text, None), @r#"
         shop.yaml:3:11: metadata.name: is missing (the class's name, as the Pod's volume names it)
+<<<<<<< HEAD
         shop.yaml:5:13: spec.provider: is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`
         shop.yaml:6:3: spec.paramters: is not a known key (did you mean `parameters`?)
+=======
+        shop.yaml:5:13: spec.provider: is not a provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`
+        shop.yaml:6:3: spec.paramters: is no known key (did you mean `parameters`?)
+>>>>>>> 206ba7d9308d5620055afd63b95966be755b10f3
         shop.yaml:8:11: spec.parameters.mode: is a number to Kubernetes, but must be a text (put it in quotes)
         shop.yaml:9:14: spec.parameters.backend: is a boolean to Kubernetes, but must be a text (put it in quotes)
         shop.yaml:10:9: spec.parameters.role: is nothing, but must be a text ("" is the empty one)

@@ -1,4 +1,4 @@
-//! The commands, one file each. This one knows the arguments' top level, the runtime and the exit codes.
+//! The commands, one file each. This file has the top level of the arguments, the runtime and the exit codes.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -35,7 +35,7 @@ mod status;
 mod streams;
 mod vault;
 
-/// Worker threads of the daemon at most: more would only cost memory, a mount is microseconds of work.
+/// The most worker threads of the daemon. A mount is microseconds of work, so more threads would only cost memory.
 const MAX_WORKERS: usize = 4;
 
 /// Keyferry carries secrets from any store to the Pods that may have them, as files: a provider for the Kubernetes Secrets Store
@@ -58,10 +58,10 @@ enum Command {
     Check(check::CheckArgs),
     Render(render::RenderArgs),
     Can(can::CanArgs),
-    /// List and remove the answers that this node keeps for when a store is out.
+    /// List and remove the answers that this node keeps for the time when a store is out.
     #[command(subcommand, after_help = CACHE)]
     Cache(cache::CacheCommand),
-    /// Keep secrets in a file vault: a folder of age files, one a secret.
+    /// Keep secrets in a file vault: a folder with one age file per secret.
     #[command(subcommand, after_help = VAULT)]
     Vault(vault::VaultCommand),
     Exec(exec::ExecArgs),
@@ -100,14 +100,14 @@ struct VersionArgs {
     shown: Shown,
 }
 
-/// What a command takes that prints a result.
+/// The arguments of every command that prints a result.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Shown {
     /// Text for a person, or one JSON document.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub output: Format,
 
-    /// Print errors alone: the exit code is the answer.
+    /// Print only errors: the exit code is the answer.
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -123,7 +123,7 @@ impl Shown {
     const TEXT: Self = Self { output: Format::Text, quiet: false };
 }
 
-/// A folder that goes with its owner.
+/// A folder that is removed when its owner is dropped.
 #[derive(Debug)]
 struct TempFolder(Option<PathBuf>);
 
@@ -135,11 +135,11 @@ pub struct Failure {
 }
 
 impl Cli {
-    /// Reads the arguments and runs the command. A failure goes to standard error, without a backtrace or a debug form.
+    /// Reads the arguments and runs the command. A failure goes to standard error, without a backtrace and without `Debug` output.
     pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let outcome = match streams::parse::<Self>(&arguments).map(|cli| cli.command) {
-            // Its audit and its log have threads of their own for both streams.
+            // The daemon's audit and log write both streams from their own threads.
             Ok(Command::Serve(args)) => return serve::run(args),
             Ok(command) => command.run(),
             Err(failure) => Err(failure),
@@ -147,7 +147,7 @@ impl Cli {
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                // Without a message the command has said it all. Where standard error is gone, the exit code still speaks.
+                // If the message is empty, the command has already printed everything. If standard error is closed, the exit code is still there.
                 let _ = io::stderr().write_all(streams::errors(&failure.message).as_bytes());
                 ExitCode::from(failure.code)
             }
@@ -190,7 +190,7 @@ impl Command {
         }
     }
 
-    /// Whether errors alone are printed. `check` and `doctor` print what they have found all the same, and `vault` may have to ask.
+    /// Whether only errors are printed. `check` and `doctor` print their findings anyway, and `vault` may have to ask.
     fn is_quiet(&self) -> bool {
         match self {
             Self::Cache(command) => command.shown().quiet,
@@ -226,7 +226,7 @@ fn daemon() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(Failure::fault)
 }
 
-/// Does not wait for threads that are stuck in a file system that hangs, as dropping the runtime would.
+/// Runs to the end, but does not wait for threads that are stuck in a file system that hangs. Dropping the runtime would wait for them.
 fn to_the_end<T>(runtime: tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
@@ -238,7 +238,7 @@ fn tool() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 impl Failure {
-    /// It was tried and failed: exit code 1.
+    /// The command tried and failed: exit code 1.
     pub fn fault(message: impl fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }
     }
@@ -248,12 +248,12 @@ impl Failure {
         Self { code: 2, message: message.to_string() }
     }
 
-    /// Somebody did not want to wait: exit code 130, as shells have it for SIGINT.
+    /// Somebody stopped the command: exit code 130, as shells have it for SIGINT.
     pub fn interrupted() -> Self {
         Self { code: 130, message: "interrupted, and nothing is left behind (run `keyferry demo` again)".to_owned() }
     }
 
-    /// What there is to say is already said.
+    /// The message is already printed.
     pub fn silent(code: u8) -> Self {
         Self { code, message: String::new() }
     }
@@ -277,7 +277,7 @@ impl TempFolder {
         Self::within(&std::env::temp_dir(), name)
     }
 
-    /// The same elsewhere.
+    /// The same, in another folder.
     fn within(folder: &Path, name: &str) -> io::Result<Self> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
@@ -290,7 +290,7 @@ impl TempFolder {
         self.0.as_deref().unwrap_or(Path::new(""))
     }
 
-    /// Leaves the folder where it is.
+    /// Does not remove the folder.
     fn keep(mut self) -> PathBuf {
         self.0.take().unwrap_or_default()
     }
@@ -299,13 +299,13 @@ impl TempFolder {
 impl Drop for TempFolder {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // What cannot be removed is in a folder for temporary files.
+            // If it cannot be removed: it is in a folder for temporary files.
             let _ = fs::remove_dir_all(path);
         }
     }
 }
 
-/// Reads a command line as `P` does, but for the environment, which is that of the machine that runs the tests.
+/// Reads a command line as `P` does, but without the environment: that would be the environment of the machine that runs the tests.
 #[cfg(test)]
 fn parsed<P: Parser>(words: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>) -> Result<P, clap::Error> {
     fn apart(command: clap::Command) -> clap::Command {

@@ -1,8 +1,7 @@
 //! `keyferry mount`: plays the Secrets Store CSI driver, for one Pod, against a provider's socket.
 //!
-//! Shows what a Pod would get, without a cluster: to try a class before it is applied, to see why a mount fails, and to hold the
-//! provider to its contract in tests. What is sent is what kubelet and driver would send; what comes back is checked and written
-//! as the driver would.
+//! It shows what a Pod would get, without a cluster. A user can try a class before it is applied, and can see why a mount fails; tests check the
+//! provider's contract with it. The command sends what kubelet and driver would send. It checks and writes the answer as the driver would.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,10 +36,10 @@ use crate::yaml::{Faults, Reader, parse};
 
 pub use super::report::tree;
 
-/// What the Pods of a class without `permission` of its own get, by the driver's default: 0644.
+/// The mode of files whose class has no `permission`, by the driver's default: 0644.
 const DEFAULT_PERMISSION: &str = "0644";
 
-/// How long a token lives that does not say it, by the API server's default.
+/// How long a token lives that does not say when it expires: the API server's default.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 const EXAMPLES: &str = "\
@@ -52,20 +51,20 @@ Examples:
     keyferry mount -f shop.yaml --as shop/web --pod web-0 --uid 7a1c... \\
       --token keyferry=token.jwt --target /dev/shm/web-0
 
-  Again each 5 seconds, as rotation does, to see what changes:
+  Mount again every 5 seconds, as rotation does, and see what changes:
     keyferry mount -f shop.yaml --as shop/web --token keyferry=token.jwt --target /dev/shm/web-0 --watch 5s
 
-  A token of a Pod that runs, for the audience `keyferry`:
+  Make a token of a running Pod, for the audience `keyferry`:
     kubectl create token web -n shop --audience keyferry \\
       --bound-object-kind Pod --bound-object-name web-0
 
-Exit code 0: mounted; 1: the provider said no, did not answer, or the files could not be written; 2: something is wrong with the \
-command line or with a file it names.";
+Exit code 0: mounted; 1: the provider refused or did not answer, or the files could not be written; 2: something is wrong with the \
+command line or with a file that it names.";
 
 /// Ask a provider for a Pod's volume, as the driver would, and write it.
 ///
-/// Plays the Secrets Store CSI driver for one Pod, without a cluster: reads a SecretProviderClass from a manifest, sends the provider the
-/// Mount call that the driver would send, checks the answer as the driver does, and writes its files with the same atomic layout.
+/// The command plays the Secrets Store CSI driver for one Pod, without a cluster. It reads a SecretProviderClass from a manifest, and sends
+/// the provider the same Mount call as the driver. It checks the answer as the driver does, and writes the files with the same atomic layout.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct MountArgs {
@@ -73,15 +72,15 @@ pub struct MountArgs {
     #[arg(long, value_name = "SOCKET", default_value = DEFAULT_SOCKET, env = "KEYFERRY_SOCKET")]
     pub socket: PathBuf,
 
-    /// A YAML file with a SecretProviderClass; other kinds in it are ignored. `-` is the standard input.
+    /// A YAML file with a SecretProviderClass. Other kinds in it are ignored. `-` is the standard input.
     #[arg(short = 'f', long, visible_alias = "file", value_name = "FILE")]
     pub class: PathBuf,
 
-    /// Which class, where the file holds several.
+    /// The class's name, if the file has several classes.
     #[arg(long, value_name = "NAME")]
     pub class_name: Option<String>,
 
-    /// The Pod's namespace and ServiceAccount in one word.
+    /// The Pod's namespace and its ServiceAccount, in one argument.
     #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account, conflicts_with_all = ["namespace", "service_account"])]
     pub account: Option<Account>,
 
@@ -93,37 +92,37 @@ pub struct MountArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "account")]
     pub service_account: Option<String>,
 
-    /// The Pod's name. Without it, the ServiceAccount's name and `-0`.
+    /// The Pod's name. Without it: the ServiceAccount's name with `-0` behind it.
     #[arg(long, value_name = "NAME")]
     pub pod: Option<String>,
 
-    /// The Pod's uid. A token must have been made for the same one. Without it, one made from namespace, ServiceAccount and Pod: always the
-    /// same, so that the next mount finds the leases of this one.
+    /// The Pod's uid. A token must be for a Pod with the same uid. Without it, Keyferry makes a uid from namespace, ServiceAccount and Pod. It
+    /// is always the same, so the next mount finds the leases of this one.
     #[arg(long, value_name = "UID")]
     pub uid: Option<String>,
 
-    /// A ServiceAccount token in a file, with its audience; may be given several times. An empty audience is the API server's own.
+    /// An audience, and a file with a ServiceAccount token for it. An empty audience is the API server's own. May be repeated.
     #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
     pub tokens: Vec<(String, String)>,
 
-    /// A YAML or JSON file of texts by key: the data of the volume's `nodePublishSecretRef`.
+    /// A YAML or JSON file with keys and texts: the data of the volume's `nodePublishSecretRef`.
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
 
-    /// An attribute of the Pod's volume, over the class's parameters; may be given several times.
+    /// An attribute of the Pod's volume. It replaces the class's parameter of the same name. May be repeated.
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
     pub attributes: Vec<(String, String)>,
 
-    /// The mode of files whose object names none: octal such as 0440, or decimal such as 288.
+    /// The mode of files whose object has no mode: octal such as 0440, or decimal such as 288.
     #[arg(long, value_name = "MODE", default_value = DEFAULT_PERMISSION)]
     pub permission: FileMode,
 
-    /// Where the node's kubelet keeps its Pods: for the path that the provider is told.
+    /// The folder where the node's kubelet keeps its Pods. The target path that the provider gets is below it.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
 
-    /// The folder to write, made where it is not there. What another mount wrote there is replaced. A provider that writes volumes
-    /// itself (`delivery: provider`) does so below `--kubelet-dir`, where a tmpfs must be mounted, and leaves this one alone.
+    /// The folder to write into. It is created if it is missing. The files of an earlier mount there are replaced. A provider that writes
+    /// volumes itself (`delivery: provider`) does not use this folder: it writes below `--kubelet-dir`, where a tmpfs must be mounted.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     pub target: Option<PathBuf>,
 
@@ -131,11 +130,11 @@ pub struct MountArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Mount again and again, with this time between, and print what changed. Ends with Ctrl-C.
+    /// Mount again and again, wait this long between two mounts, and print what changed. Ctrl-C ends it.
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "output")]
     pub watch: Option<Duration>,
 
-    /// How long the provider may take. kubelet gives it 2 minutes.
+    /// How long the provider may take. kubelet waits 2 minutes.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
     pub timeout: Duration,
 
@@ -157,7 +156,7 @@ pub struct PodSpec {
 /// The rest of what kubelet and driver know: the volume in the Pod's spec, and the node.
 #[derive(Debug)]
 pub struct VolumeSpec {
-    /// `volumeAttributes`, but for `secretProviderClass`.
+    /// `volumeAttributes`, except `secretProviderClass`.
     pub attributes: BTreeMap<String, String>,
     /// The data of `nodePublishSecretRef`.
     pub secrets: Option<BTreeMap<String, SecretBytes>>,
@@ -165,7 +164,7 @@ pub struct VolumeSpec {
     pub kubelet_dir: PathBuf,
 }
 
-/// Why `keyferry mount` did not end well.
+/// Why `keyferry mount` failed.
 #[derive(Debug, Error)]
 pub enum MountCommandError {
     #[error(transparent)]
@@ -178,7 +177,7 @@ pub enum MountCommandError {
     Print(#[from] io::Error),
     #[error("--target {dir}: {cause}", dir = dir.display())]
     Target { dir: PathBuf, cause: io::Error },
-    #[error("{file}: is no token: it {problem} (`keyferry mount --help` has a command that makes one)", file = file.display())]
+    #[error("{file}: is not a token: it {problem} (`keyferry mount --help` has a command that makes one)", file = file.display())]
     Token { file: PathBuf, problem: &'static str },
     #[error("cannot read {file}: {cause}", file = file.display())]
     Unreadable { file: PathBuf, cause: io::Error },
@@ -186,7 +185,7 @@ pub enum MountCommandError {
     Volume { dir: PathBuf, cause: VolumeError },
 }
 
-/// Runs the command. Files and tables go to `out`, warnings to `err`; the error returned is the caller's to print.
+/// Runs the command. Files and tables go to `out`, warnings to `err`; the caller prints the returned error.
 pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), MountCommandError> {
     let class = read_class(&args.class, args.class_name.as_deref())?;
     let (pod, volume) = (args.pod()?, args.volume()?);
@@ -238,7 +237,7 @@ async fn ask(
     Ok(answer)
 }
 
-#[allow(clippy::too_many_arguments)] // what one mount was asked and what came of it
+#[allow(clippy::too_many_arguments)] // the request of one mount, and its result
 fn show(
     args: &MountArgs,
     class: &ClassManifest,
@@ -251,7 +250,7 @@ fn show(
 ) -> Result<(), MountCommandError> {
     let report = Report::of(answer, class);
     if answer.files.is_empty() {
-        // Not even a dry run keeps such a provider from writing.
+        // Such a provider writes also in a dry run.
         let volume_dir = target_path(pod, volume);
         return print(
             args.shown.output,
@@ -267,7 +266,7 @@ fn show(
     print(args.shown.output, out, text, || report.json("dry-run", None))
 }
 
-/// What is otherwise than before, one line for each file and version: never a file's contents.
+/// What changed since the last mount, one line per file and version: never a file's contents.
 fn changes(before: &Answer, after: &Answer) -> String {
     let mut lines = String::new();
     let found = |answer: &'_ Answer, path: &FilePath| answer.files.iter().position(|file| file.path == *path);
@@ -290,7 +289,7 @@ fn changes(before: &Answer, after: &Answer) -> String {
     lines
 }
 
-/// The Mount call that the driver would make: the class's parameters, overlaid by the volume's attributes, overlaid by kubelet's.
+/// The Mount call that the driver would make. The volume's attributes replace the class's parameters, and kubelet's replace both.
 pub fn mount_request(class: &ClassManifest, pod: &PodSpec, volume: &VolumeSpec, now: Timestamp) -> MountRequest {
     let mut attributes = class.parameters.clone();
     attributes.extend(volume.attributes.clone());
@@ -304,7 +303,7 @@ pub fn mount_request(class: &ClassManifest, pod: &PodSpec, volume: &VolumeSpec, 
     }
 }
 
-/// As the command ends by it. Who stops to read (`| head`) has read enough.
+/// How the command ends after this error. If the reader stops reading (`| head`), that is not a failure.
 pub(super) fn failure(error: MountCommandError) -> Result<(), Failure> {
     if matches!(&error, MountCommandError::Print(cause) if cause.kind() == io::ErrorKind::BrokenPipe) {
         return Ok(());
@@ -312,13 +311,13 @@ pub(super) fn failure(error: MountCommandError) -> Result<(), Failure> {
     Err(if error.exit_code() == 2 { Failure::usage(error) } else { Failure::fault(error) })
 }
 
-/// Where kubelet has the driver make the volume.
+/// The path at which kubelet asks the driver to make the volume.
 fn target_path(pod: &PodSpec, volume: &VolumeSpec) -> PathBuf {
     volume.kubelet_dir.join("pods").join(&pod.uid).join("volumes/kubernetes.io~csi/secrets/mount")
 }
 
 impl MountCommandError {
-    /// 2: something is wrong with what the command was given; 1: anything later.
+    /// 2: something is wrong with the arguments or their files; 1: everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Input(_) | Self::Token { .. } | Self::Unreadable { .. } => 2,
@@ -335,7 +334,7 @@ impl MountArgs {
         for (audience, file) in &self.tokens {
             tokens.insert(audience.clone(), Arc::new(read_token(Path::new(file))?));
         }
-        // clap has seen to it that one of both is there.
+        // clap makes sure that one of both is there.
         let of_account = |part: fn(&Account) -> &String| self.account.as_ref().map(|account| part(account).clone()).unwrap_or_default();
         let namespace = self.namespace.clone().unwrap_or_else(|| of_account(|account| &account.namespace));
         let service_account = self.service_account.clone().unwrap_or_else(|| of_account(|account| &account.name));
@@ -360,8 +359,7 @@ impl Default for VolumeSpec {
     }
 }
 
-/// A uid that is always the same for one Pod. It has the form of a uid, and its version (8: custom) says that no API server made it
-/// (RFC 9562, 5.8).
+/// A uid that is always the same for one Pod. It has the form of a uid. Its version (8: custom) shows that no API server made it (RFC 9562, 5.8).
 fn uid_of(parts: &[&str; 3]) -> String {
     let digest = digest(&SHA256, parts.join("/").as_bytes());
     let hex = HEXLOWER.encode(&digest.as_ref()[..16]);
@@ -373,7 +371,7 @@ fn write_files(answer: &Answer, dir: &Path, now: Timestamp) -> Result<Written, M
     answer.write(&target, now).map_err(|cause| MountCommandError::Volume { dir: dir.to_owned(), cause })
 }
 
-/// Writes the answer's files, and says what became of them.
+/// Writes the answer's files, and reports the result.
 fn deliver(
     report: &Report<'_>,
     dir: &Path,
@@ -409,7 +407,7 @@ fn print(
     Ok(out.write_all(shown.as_bytes())?)
 }
 
-/// Opens the target, made where it is not there. The command line is believed: a link that it names is followed.
+/// Opens the target, and makes it if it is missing. If the command line names a link, this follows it.
 pub(super) fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
     if !fs::exists(dir)? {
         fs::create_dir_all(dir)?;
@@ -417,12 +415,12 @@ pub(super) fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// What would go otherwise in a cluster.
+/// What would be different in a cluster.
 fn doubts(args: &MountArgs, class: &ClassManifest, pod: &PodSpec) -> Vec<String> {
     let mut doubts = Vec::new();
     if let Some(namespace) = class.namespace.as_ref().filter(|namespace| **namespace != pod.namespace) {
         doubts.push(format!(
-            "the class is in the namespace {namespace}, the Pod in {}: the driver looks for a class in the Pod's namespace alone",
+            "the class is in the namespace {namespace}, the Pod in {}: the driver looks for a class only in the Pod's namespace",
             pod.namespace
         ));
     }
@@ -437,7 +435,7 @@ fn doubts(args: &MountArgs, class: &ClassManifest, pod: &PodSpec) -> Vec<String>
     doubts
 }
 
-/// What kubelet sends itself: nobody can put other values there.
+/// The attributes that kubelet itself sends: nobody can put other values there.
 fn kubelet_attributes(class: &ClassManifest, pod: &PodSpec, now: Timestamp) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::from([("secretProviderClass".to_owned(), class.name.clone())]);
     let own = [
@@ -461,7 +459,7 @@ fn token_json(token: &SecretBytes, now: Timestamp) -> Json {
     json!({ "token": token, "expirationTimestamp": expires.to_string() })
 }
 
-/// A JWT's own `exp`, unverified: kubelet repeats it beside the token.
+/// The `exp` of a JWT, not verified: kubelet sends it beside the token too.
 fn expiry(token: &str) -> Option<Timestamp> {
     let payload = BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok()?;
     let claims: Json = serde_json::from_slice(&payload).ok()?;
@@ -526,10 +524,10 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// As in the configuration, but not nothing.
+/// As in the configuration, but not 0.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
-    if duration.is_zero() { Err("must be longer than nothing (write a time, such as 90s)".to_owned()) } else { Ok(duration) }
+    if duration.is_zero() { Err("must be longer than 0 (write a time, such as 90s)".to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `keyferry render`: the files of a class, with made-up values, by the daemon's own parser and renderer. No daemon, store or policy is asked.
+//! `keyferry render`: makes the files of a class with made-up values, with the daemon's own parser and renderer. It asks no daemon, store or policy.
 
 mod shown;
 mod values;
@@ -33,27 +33,28 @@ Examples:
   The same as files in a folder, to let the application read them:
     keyferry render -f shop.yaml --values values.yaml --to /tmp/shop
 
-values.yaml has a mapping of fields for each secret, by its name in the store, with the backend before it or without. A field that is not a text is
-JSON, as in Vault. A secret that is null is absent. What `keyferry vault export` writes is read too:
+values.yaml has a mapping of fields for each secret. The key is the secret's name in the store, with or without the backend before it. A field
+that is not a text is JSON, as in Vault. A null means that the store does not have the secret. The output of `keyferry vault export` works
+too. An example of values.yaml:
 
     shop/db: { username: app, password: \"made up: 'x' $y\" }
     bao/kv/data/shop/api: { token: abc, limits: { rate: 5 } }
     shop/mail: null
 
-Exit code 1: the class has faults, or its files cannot be made of these values; 2: wrong arguments, or a file cannot be read.";
+Exit code 1: the class has faults, or its files cannot be made from these values; 2: wrong arguments, or a file cannot be read.";
 
 /// Render a class's files with made-up values.
 ///
-/// Parses the class and makes its files as the daemon does, with the daemon's default limits. Policy, identity and stores are not asked, so this needs
-/// no configuration and no real secret.
+/// The command parses the class and makes its files as the daemon does, with the daemon's default limits. It does not ask the policy, the
+/// identity or a store. So it needs no configuration and no real secret.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct RenderArgs {
-    /// A YAML file with a SecretProviderClass; other kinds in it are ignored. `-` is the standard input.
+    /// A YAML file with a SecretProviderClass. Other kinds in it are ignored. `-` is the standard input.
     #[arg(short = 'f', long, visible_alias = "file", value_name = "FILE")]
     class: PathBuf,
 
-    /// Which class, where the file holds several.
+    /// The class's name, if the file has several classes.
     #[arg(long, value_name = "NAME")]
     class_name: Option<String>,
 
@@ -70,7 +71,7 @@ pub struct RenderArgs {
 }
 
 /// # Errors
-/// The class or the values have faults, or no file can be made of them (exit code 1); a file cannot be read (2).
+/// The class or the values have faults, or no file can be made from them (exit code 1); a file cannot be read (2).
 pub fn run(args: &RenderArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     if is_standard_input(&args.class) && is_standard_input(&args.values) {
         return Err(Failure::usage("the standard input can be read only once (write `-` once)"));
@@ -91,12 +92,12 @@ pub fn run(args: &RenderArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut 
     for skipped in &rendered.skipped {
         let object = plan.object(skipped.object).map(|object| object.label().to_string()).unwrap_or_default();
         let field = skipped.field.as_ref().map(|field| format!(": {field}")).unwrap_or_default();
-        note(err, &format!("{object}: {}{field}: is absent, and may be", named(&skipped.secret)));
+        note(err, &format!("{object}: {}{field}: is absent, but it is optional", named(&skipped.secret)));
     }
     show(args, clock, &rendered, out)
 }
 
-/// The class's plan, as a mount would parse it. Any backend is one, and a file may have an owner.
+/// The class's plan, as a mount would parse it. Every backend name is accepted, and a file may have an owner.
 fn plan(args: &RenderArgs) -> Result<Plan, Failure> {
     let (file, text) = (shown(&args.class), text(&args.class)?);
     let documents = parse_all(&text).map_err(|fault| Failure::fault(ManifestFaults { file: file.clone(), faults: vec![fault] }))?;
@@ -116,7 +117,7 @@ fn rendered(plan: &Plan, values: &Values) -> Result<Rendered, Failure> {
     let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
     let Limits { files, secret_bytes, mount_bytes, .. } = Limits::default();
     let limits = RenderLimits { files, secret_bytes, memory: mount_bytes, is_all_memory: true, mount_bytes };
-    // A node has a key of its own, so its keystores are other bytes.
+    // A node has its own key, so its keystores have other bytes.
     let salts = SaltKey::new(b"keyferry render");
     render::render(plan, &secrets, FileMode::DEFAULT, limits, &salts, &Steps::of(OF_A_MOUNT)).map_err(|unrendered| match unrendered {
         Unrendered::Faults(faults) => {
@@ -125,8 +126,8 @@ fn rendered(plan: &Plan, values: &Values) -> Result<Rendered, Failure> {
                 |RenderFault { object, secret, problem, code }: &RenderFault| format!("{code}: {object}: {}: {problem}\n", named(secret));
             Failure::fault(faults.iter().map(line).chain([more]).collect::<String>())
         }
-        // There is no more memory than that.
-        Unrendered::Short => Failure::fault("TooLarge: the files take more than a mount may"),
+        // This limit is all the memory that a mount may have.
+        Unrendered::Short => Failure::fault("TooLarge: the files need more memory than a mount may use"),
     })
 }
 

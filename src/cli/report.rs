@@ -1,7 +1,7 @@
-//! What a mount came to, as a person or a script reads it: a table, a tree, JSON. Never a file's contents.
+//! The result of a mount, for a person or a script: a table, a tree, JSON. Never a file's contents.
 //!
-//! An answer does not say which of its files come from which of its objects. Where there is no doubt, the table says it; else it
-//! shows `-`, and the objects by themselves.
+//! An answer does not say which of its files come from which of its objects. If it is clear, the table says it. If not, the table shows `-`, and
+//! lists the objects below.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,14 +17,14 @@ use super::manifest::ClassManifest;
 use crate::server::proto::ObjectVersion;
 use crate::yaml::{Node, Reader, Value, parse};
 
-/// An answer beside the class that it answers.
+/// An answer, and which object each file comes from.
 pub(super) struct Report<'a> {
     pub(super) answer: &'a Answer,
     /// For each file the object it comes from.
     sources: Vec<Option<&'a ObjectVersion>>,
 }
 
-/// What a native class says of one object, as far as it tells where a file comes from.
+/// The part of an object in a native class that helps to find where a file comes from.
 struct Wish {
     backend: Option<String>,
     secret: String,
@@ -51,7 +51,7 @@ impl<'a> Report<'a> {
         let mut text = columns(&rows);
         let unplaced = self.unplaced();
         if !unplaced.is_empty() {
-            text.push_str("\nIn the answer too; which files come from these it does not say:\n");
+            text.push_str("\nThe answer also has these objects, but does not say which files come from them:\n");
             text.push_str(&objects(&unplaced));
         }
         text
@@ -60,13 +60,13 @@ impl<'a> Report<'a> {
     /// What an answer without files means.
     pub(super) fn written_by_provider(&self, volume: &Path) -> String {
         format!(
-            "The answer has no files: the driver takes it that the provider wrote the volume itself, in {}, and leaves it alone.\n\nIts objects:\n{}",
+            "The answer has no files: to the driver this means that the provider wrote the volume itself, in {}, and the driver changes nothing there.\n\nIts objects:\n{}",
             volume.display(),
             objects(&self.unplaced())
         )
     }
 
-    /// The same for scripts. `written` says what became of the files.
+    /// The same for scripts. `written` says what happened to the files.
     pub(super) fn json(&self, written: &str, target: Option<&Path>) -> String {
         let files = self.answer.files.iter().zip(&self.sources).map(|(file, source)| {
             json!({
@@ -93,7 +93,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The files of an answer as they stand in a folder, with their modes and sizes as the file system tells them.
+/// The files of an answer as they are in a folder, with modes and sizes from the file system.
 pub fn tree(dir: &Path, files: &[AnswerFile]) -> io::Result<String> {
     let mut root = Branch::default();
     for file in files {
@@ -131,7 +131,7 @@ fn objects(objects: &[&ObjectVersion]) -> String {
     columns(&rows)
 }
 
-/// Columns as wide as their widest cell, two spaces apart, nothing at a line's end.
+/// Columns as wide as their widest cell, two spaces apart, without spaces at a line's end.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
@@ -147,8 +147,8 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// The object a file comes from, where there is no doubt: the only object, one of the file's own name (as in the dialects that
-/// name objects by their files), or the one that the class asks for at this path.
+/// The object that a file comes from, if it is clear. It is the only object, or one with the file's name (some dialects name objects by their
+/// files), or the one that the class asks for at this path.
 fn source<'a>(file: &AnswerFile, objects: &'a [ObjectVersion], wishes: &[Wish]) -> Option<&'a ObjectVersion> {
     let path = file.path.as_str();
     only(objects.iter()).or_else(|| only(objects.iter().filter(|object| object.id == path))).or_else(|| {
@@ -166,7 +166,7 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
 // === impl Wish ===
 
 impl Wish {
-    /// Whether an id, `<backend>/<name>[@version][#n]`, is of what this wishes for.
+    /// Whether an id, `<backend>/<name>[@version][#n]`, is of the secret that this object asks for.
     fn asks_for(&self, id: &str) -> bool {
         let id = id.rsplit_once('#').map_or(id, |(id, _)| id);
         let id = match &self.version {
@@ -238,7 +238,7 @@ mod tests {
         x            0644  7     -               -
         stranger     0644  7     -               -
 
-        In the answer too; which files come from these it does not say:
+        The answer also has these objects, but does not say which files come from them:
         OBJECT          VERSION
         files/shop/tls  1
         files/twice#1   a

@@ -20,7 +20,7 @@ use crate::telemetry::logs::{self, LogConfig, LogFormat};
 use crate::telemetry::{Metrics, Outlet};
 use crate::yaml;
 
-/// How long the last lines may take to be read, when the daemon ends.
+/// How long the daemon waits at its end for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
@@ -28,13 +28,14 @@ Examples:
   keyferry serve --config /etc/keyferry/keyferry.yaml
   keyferry check --config /etc/keyferry/keyferry.yaml      # whether it would start, without starting it
 
-Exit code 0: stopped in order; 1: mounts were cut off when it stopped; 2: it refused to start. With `log.format: json` in the \
-configuration each reason for that is one JSON line, as the log's lines are.";
+Exit code 0: it stopped, and no mount was cut off; 1: mounts were cut off when it stopped; 2: it refused to start. With \
+`log.format: json` in the configuration, each reason for exit code 2 is one JSON line, like the lines of the log.";
 
 /// Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM.
 ///
-/// Logs go to standard error, audit lines to standard output (or where audit.file says). The log line "ready" means that the
-/// sockets accept. SIGHUP, or a change of the file, reloads policy, backends and keys. Faults of the configuration are all reported at once, with exit code 2.
+/// Logs go to standard error. Audit lines go to standard output, or to the file that audit.file names. The log line "ready" means that the
+/// sockets accept connections. SIGHUP, or a change of the file, reloads policy, backends and keys. If the configuration has faults, Keyferry
+/// reports all of them and ends with exit code 2.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ServeArgs {
@@ -43,7 +44,7 @@ pub struct ServeArgs {
     config: PathBuf,
 }
 
-/// Runs the daemon to its end. What there is to say goes to standard error by the log's own way, so that nothing waits for a reader.
+/// Runs the daemon to its end. Messages go to standard error through the log, so that the daemon does not wait for a reader.
 pub fn run(args: ServeArgs) -> ExitCode {
     let outlet = match Outlet::stderr() {
         Ok(outlet) => outlet,
@@ -62,7 +63,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-/// Lets the last lines be read, also those of a panic.
+/// Waits for the last lines, also those of a panic.
 struct LastLines(Outlet);
 
 impl Drop for LastLines {
@@ -71,8 +72,8 @@ impl Drop for LastLines {
     }
 }
 
-/// Starts on a thread of its own: while a file system hangs there, the signal to stop is still heard. As the first process of a container
-/// the daemon would otherwise end by SIGKILL alone.
+/// Starts the daemon on another thread: if a file system hangs there, the daemon still gets the signal to stop. Otherwise only SIGKILL would end
+/// it, because it is the first process of a container.
 ///
 /// # Errors
 /// The configuration has faults, or the daemon cannot start (exit code 2); mounts were cut off when it stopped (1).
@@ -83,7 +84,7 @@ async fn serve(args: ServeArgs, outlet: Outlet) -> Result<(), Failure> {
     let starting = tokio::task::spawn_blocking(move || runtime.block_on(start(args, outlet)));
     let app = tokio::select! {
         biased;
-        // What panicked has been written already.
+        // The panic's message is already written.
         started = starting => started.map_err(|_| Failure::silent(1))??,
         () = &mut stop => {
             tracing::info!("stopped before it was ready");
@@ -122,13 +123,13 @@ async fn start(args: ServeArgs, outlet: Outlet) -> Result<App, Failure> {
     App::start(config, Some(args.config), metrics).await.map_err(|error| refused(error.reasons(), json))
 }
 
-/// Whether the configuration says so, also if the rest of it is faulty.
+/// Whether the configuration says so, also if other parts of it have faults.
 fn wants_json(text: &str) -> bool {
     let Ok(node) = yaml::parse(text) else { return false };
     field(&node, "log").and_then(|log| field(log, "format")?.text()) == Some("json")
 }
 
-/// Who collects JSON lines gets nothing else: one line per fault.
+/// A program that collects JSON lines gets only those: one line per fault.
 fn refused(faults: &[String], json: bool) -> Failure {
     if !json {
         return Failure::usage(faults.join("\n"));

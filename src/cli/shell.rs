@@ -1,4 +1,4 @@
-//! `keyferry completion` and `keyferry man`: what a shell and `man` know of the commands, made from the same definitions as `--help`.
+//! `keyferry completion` and `keyferry man`: made from the same definitions as `--help`.
 
 use std::fs;
 use std::io::Write;
@@ -40,13 +40,13 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_long_help = MAN)]
 pub struct ManArgs {
-    /// Write one page for each command into this folder instead, which is created if it is missing.
+    /// Write one page for each command into this folder instead. The folder is created if it is missing.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
 }
 
 /// # Errors
-/// Standard output takes no more (exit code 2).
+/// Standard output cannot be written (exit code 1).
 pub fn completion(args: &CompletionArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let shell = match args.shell {
         Shell::Bash => clap_complete::Shell::Bash,

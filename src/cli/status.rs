@@ -19,10 +19,10 @@ use crate::config::Config;
 
 pub(super) use text::span;
 
-/// The state folder, where nothing names another.
+/// The default state folder.
 const STATE_DIR: &str = "/var/lib/keyferry";
 
-/// Between two notes that it waits, and before the first.
+/// The time between two notes, and before the first one.
 const NOTES: Duration = Duration::from_secs(10);
 const FIRST_NOTE: Duration = Duration::from_secs(1);
 
@@ -36,12 +36,13 @@ Examples:
     keyferry status --config /etc/keyferry/keyferry.yaml
     keyferry status --state-dir /var/lib/keyferry -o json
 
-Exit code 0: the daemon answered, whatever it says; 1: no answer; 2: wrong arguments, or the configuration cannot be read.";
+Exit code 0: the daemon answered, also if it reports problems; 1: no answer; 2: wrong arguments, or the configuration cannot be read.";
 
 /// Show what this node's daemon does now.
 ///
-/// Problems come first: what is not ready, Pods that run without their volume, volumes whose mounts fail. Then backends with their leases, and memory.
-/// Names namespaces, classes and Pods, never a secret. Asks at `status.sock` in the state folder, as root or as the daemon's user.
+/// Problems come first: what is not ready, Pods that run without their volume, volumes whose mounts fail. Then come backends with their leases, and
+/// memory. The output has the names of namespaces, classes and Pods, but never a secret. The command asks the daemon at `status.sock` in the state
+/// folder. Run it as root or as the daemon's user.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct StatusArgs {
@@ -57,7 +58,7 @@ pub struct StatusArgs {
     pub shown: Shown,
 }
 
-/// The answer goes to `out`, what it waits for to `err`.
+/// The answer goes to `out`, and notes go to `err`.
 ///
 /// # Errors
 /// The configuration cannot be read (2); the daemon does not answer (1).
@@ -102,7 +103,7 @@ fn state_dir(args: &StatusArgs) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The columns that there are. What is not a terminal gets lines for a page.
+/// The width of the terminal. If the output is not a terminal, the lines have the width of a page.
 fn width() -> usize {
     const PAGE: usize = 100;
     const NARROW: usize = 60;

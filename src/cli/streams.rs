@@ -1,4 +1,4 @@
-//! What every command does with its two streams. Standard output has what was asked for, and nothing else. Each line of standard error begins
+//! What every command does with its two streams. Standard output has what the user asked for, and nothing else. Each line of standard error begins
 //! with `error:`, `warning:` or `note:`; only prompts, and the progress that a terminal shows, do not.
 
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use crate::telemetry::logs::shows_colours;
 
 const WORDS: [&str; 3] = ["error: ", "warning: ", "note: "];
 
-/// Writes what was asked for.
+/// Writes the result.
 ///
 /// # Errors
 /// Nothing more can be written (exit code 1). A reader may stop reading (`| head`): that is not a failure.
@@ -22,22 +22,23 @@ pub(super) fn write(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Why it failed, as it goes to standard error.
+/// Why a command failed, in the form for standard error.
 pub(super) fn errors(text: &str) -> String {
     said("error: ", text)
 }
 
-/// Says what somebody may regret. Where standard error is gone, the exit code still speaks.
+/// Writes a warning. If standard error is closed, the exit code is still there.
 pub(super) fn warn(err: &mut dyn Write, text: &str) {
     let _ = err.write_all(said("warning: ", text).as_bytes());
 }
 
-/// Says what may be worth knowing.
+/// Writes a note.
 pub(super) fn note(err: &mut dyn Write, text: &str) {
     let _ = err.write_all(said("note: ", text).as_bytes());
 }
 
-/// Each line with its word. A line that has one keeps it. No control character of a name or of a store's answer reaches the terminal.
+/// Puts the word before each line. A line that already has such a word keeps it. No control character of a name or of a
+/// store's answer reaches the terminal.
 fn said(word: &str, text: &str) -> String {
     let mut said = String::new();
     for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
@@ -55,7 +56,7 @@ fn said(word: &str, text: &str) -> String {
 /// Reads the arguments.
 ///
 /// # Errors
-/// They are wrong (exit code 2), or what they ask for is the help or the version, which is printed (exit code 0).
+/// They are wrong (exit code 2). Or they ask for the help or the version, which is printed (exit code 0).
 pub(super) fn parse<P: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<P, Failure> {
     // A command that needs another word says so, instead of showing its help as an error.
     fn plain(command: Command) -> Command {

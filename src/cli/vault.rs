@@ -1,6 +1,6 @@
 //! `keyferry vault`: makes and changes a file vault.
 //!
-//! Values go out by `get --field` and `export` alone, and come in by a file, standard input or a prompt; one given as an argument is warned of.
+//! Only `get --field` and `export` print values. Values come from a file, standard input or a prompt. If a value is an argument, Keyferry warns.
 
 mod arguments;
 mod change;
@@ -39,21 +39,21 @@ use crate::clock::{Clock, SystemClock};
 use crate::model::{FieldKind, FieldName, SecretName};
 use crate::nearest::nearest;
 
-/// The daemon's `limits.secretBytes` where it is not configured.
+/// The default of the daemon's `limits.secretBytes`.
 const USUAL_LIMIT: usize = 1024 * 1024;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub enum VaultCliError {
-    /// `diff --exit-code` has said how.
+    /// `diff --exit-code` has already printed the differences.
     #[error("")]
     Differs,
-    /// A line for each; nothing was written.
+    /// One line per fault. Nothing was written.
     #[error("{}", .0.join("\n"))]
     Faults(Vec<String>),
-    #[error("{} lies in the vault's folder, and whoever gets the vault would get the key (keep the identity elsewhere)", .0.display())]
+    #[error("{}: is in the vault's folder, so everybody who gets the vault would get the key (keep the identity elsewhere)", .0.display())]
     IdentityInVault(PathBuf),
-    #[error("cannot make the identity file {}: {cause} (name another by --identity)", .path.display())]
+    #[error("cannot make the identity file {}: {cause} (name another file with --identity)", .path.display())]
     NewIdentity { path: PathBuf, cause: io::Error },
     #[error("{cause}\nnote: {set} secrets were set before that (run it again with --on-conflict skip)")]
     Interrupted { set: usize, cause: Box<VaultError> },
@@ -69,7 +69,7 @@ pub enum VaultCliError {
     Rekey(#[from] RekeyError),
     #[error("interrupted, and nothing was set")]
     Stopped,
-    /// A line for each fault of files that were named; some could not be read.
+    /// One line per fault of the files that were named. Some of them could not be read.
     #[error("{}", .0.join("\n"))]
     Unreadable(Vec<String>),
     #[error("{0}")]
@@ -82,10 +82,10 @@ pub enum VaultCliError {
     Written { path: PathBuf, cause: io::Error },
 }
 
-/// Runs a command: what was asked for goes to `out`, warnings go to `err`.
+/// Runs a command. The result goes to `out`, warnings go to `err`.
 pub fn run(command: VaultCommand, input: &mut Input<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
     if command.is_quiet() {
-        // A prompt is all that is left.
+        // Only a prompt is still shown.
         let (mut nothing, mut unsaid) = (io::sink(), io::sink());
         let err: &mut dyn Write = if input.terminal { err } else { &mut unsaid };
         return run_aloud(command, input, &mut nothing, err);
@@ -124,7 +124,7 @@ impl Init {
             let (vault, outer) = (self.folder.vault.display(), outer.display());
             return Err(fault(format!("{vault}: is inside the vault {outer} (make the vault elsewhere)")));
         }
-        // Before an identity is made that would then be left over.
+        // Before an identity is made: after a failure it would be left over.
         Vault::check_place(&self.folder.vault)?;
         if let Some(identity) = self.identity.as_ref().filter(|identity| lies_in(identity, &self.folder.vault)) {
             return Err(VaultCliError::IdentityInVault(identity.clone()));
@@ -160,7 +160,7 @@ impl Init {
             (false, 0) => lines.push(format!("{folder} is a vault already, with {listed}; nothing to change")),
             (false, added) => {
                 lines.push(format!("added {} to the vault {folder}; it has {all} now", count(added, "recipient")));
-                let remedy = "`keyferry vault rekey` encrypts those set before again";
+                let remedy = "`keyferry vault rekey` encrypts earlier secrets again";
                 lines.push(format!("secrets set from now on are encrypted for all of them; {remedy}"));
             }
         }
@@ -189,7 +189,7 @@ fn vault_around(path: &Path) -> Option<PathBuf> {
     real.join(rest).ancestors().skip(1).find(|above| Vault::exists(above)).map(Path::to_owned)
 }
 
-/// Neither of the two need exist yet.
+/// Whether a path is in a folder. Both may not exist yet.
 fn lies_in(path: &Path, folder: &Path) -> bool {
     let real =
         |path: &Path| path.ancestors().find_map(|above| Some((above.canonicalize().ok()?, path.strip_prefix(above).ok()?.to_owned())));
@@ -230,7 +230,7 @@ fn no_field(secret: &SecretName, field: &str, opened: &Opened) -> VaultCliError 
     VaultCliError::NoField { secret: secret.clone(), field: field.to_owned(), hint }
 }
 
-/// What may be known of a secret without seeing it, for programs.
+/// What Keyferry may show about a secret without its values, for programs.
 fn described(name: &SecretName, opened: &Opened) -> Value {
     let fields = opened.secret.fields.iter();
     let fields: Vec<Value> =
@@ -252,7 +252,7 @@ fn kind(kind: FieldKind) -> &'static str {
     }
 }
 
-/// What may be known of a secret without seeing it.
+/// What Keyferry may show about a secret without its values.
 fn table(name: &SecretName, opened: &Opened) -> String {
     let fields = &opened.secret.fields;
     let width = fields.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).max("FIELD".len());
@@ -319,8 +319,8 @@ fn wide(secrets: &[(SecretName, Option<Opened>)]) -> String {
 
 // === Reading ===
 
-/// The number of the next revision. Where a vault came without its history, only the encrypted file has the current one, which is then
-/// written down.
+/// The number of the next revision. If the vault has lost its history, only the encrypted file has the current number. Then this function writes
+/// the number down.
 fn take_up(writer: &Writer, vault: &Path, name: &SecretName, identities: &[PathBuf], trial: &Trial) -> Result<Revision, VaultCliError> {
     match writer.next(name) {
         Err(VaultError::RevisionUnknown { .. }) if !identities.is_empty() => {
@@ -342,7 +342,7 @@ fn open(reader: &Reader, vault: &Path, name: &SecretName) -> Result<Opened, Vaul
 /// One of its revisions.
 fn open_revision(reader: &Reader, vault: &Vault, name: &SecretName, revision: Revision) -> Result<Opened, VaultCliError> {
     let found = vault.revisions(name).map_err(|error| near(error, vault.layout().root(), name))?;
-    // Where its count was lost, the file itself knows whether it is this one.
+    // If the count is lost, only the file itself has the number.
     let is_current = found.there && found.current.is_none_or(|current| current == revision);
     if !found.kept.contains(&revision) && !is_current {
         let kept: Vec<String> = found.kept.iter().copied().chain(found.current).map(|revision| revision.to_string()).collect();
@@ -366,14 +366,14 @@ fn reader_of(vault: &Path, identities: &[PathBuf]) -> Result<Reader, ReadFault> 
     Reader::open_all(vault, identities, MAX_BYTES)
 }
 
-/// What may have been meant. The vault is small enough to be asked, and the one who asks is a person.
+/// The name that was probably meant. The vault is small enough to list all names for that.
 fn near_names(vault: &Path, wanted: &SecretName) -> String {
     let names = Vault::open_for_writing(vault).and_then(|vault| vault.list("")).unwrap_or_default();
     let near = nearest(wanted.as_str(), names.iter().map(SecretName::as_str).filter(|name| *name != wanted.as_str()));
     near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
-/// The same for a secret that was not to be read.
+/// The same for an error of another call than a read.
 fn near(error: VaultError, vault: &Path, wanted: &SecretName) -> VaultCliError {
     match near_names(vault, wanted) {
         hint if matches!(error, VaultError::NotFound { .. }) && !hint.is_empty() => fault(format!("{error}{hint}")),
@@ -384,7 +384,7 @@ fn near(error: VaultError, vault: &Path, wanted: &SecretName) -> VaultCliError {
 // === impl VaultCliError ===
 
 impl VaultCliError {
-    /// 1: it could not be done; 2: it was asked for wrongly.
+    /// 1: the command failed; 2: the arguments are wrong.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Stopped => 130,
@@ -407,7 +407,7 @@ impl VaultCliError {
 
 // === Output ===
 
-/// Whoever reads may stop reading (`| head`): that is no failure.
+/// A reader may stop reading (`| head`): that is not a failure.
 fn emit(out: &mut dyn Write, bytes: &[u8]) -> Result<(), VaultCliError> {
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(VaultCliError::Output(error)),
@@ -419,8 +419,8 @@ fn say(out: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
     emit(out, format!("{line}\n").as_bytes())
 }
 
-/// Where standard error is gone, the exit code still speaks.
-#[allow(clippy::unnecessary_wraps)] // a command can end by it
+/// If standard error is closed, the exit code is still there.
+#[allow(clippy::unnecessary_wraps)] // a command can end with it
 fn warn(err: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
     streams::warn(err, line);
     Ok(())

@@ -61,7 +61,7 @@ fn cache_says_what_is_missing() {
     let config = house.path("keyferry.yaml");
     let (code, out, errors) = keyferry_with(&["cache", "wipe", "--config", config.to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"error: ROOT/keyferry.yaml: has no `cache.sealed`, so no answers are on this node's disk (a restart of the daemon ends those in memory)");
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"error: ROOT/keyferry.yaml: has no `cache.sealed`, so no answers are on this node's disk (a restart of the daemon removes those in memory)");
     fs::write(house.path("cache.key"), [7; 32]).unwrap();
     let root = house.folder.path().display();
     // Other keys may have faults.
@@ -92,8 +92,8 @@ fn the_help() {
       check       Find what is wrong with classes and with the configuration
       render      Render a class's files with made-up values
       can         Ask the policy: may the Pods of a ServiceAccount have this secret, and by which rule?
-      cache       List and remove the answers that this node keeps for when a store is out
-      vault       Keep secrets in a file vault: a folder of age files, one a secret
+      cache       List and remove the answers that this node keeps for the time when a store is out
+      vault       Keep secrets in a file vault: a folder with one age file per secret
       exec        Run a command with environment variables from mounted files
       doctor      Find what is wrong on this node
       status      Show what this node's daemon does now

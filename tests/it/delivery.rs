@@ -538,7 +538,7 @@ fn keyferry_mount_says_where_the_provider_wrote() {
         let volume = node.volume(&web(), "size=1m");
         insta::assert_snapshot!(mount(&["--dry-run"]), @"
         exit 0
-        The answer has no files: the driver takes it that the provider wrote the volume itself, in KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount, and leaves it alone.
+        The answer has no files: to the driver this means that the provider wrote the volume itself, in KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount, and the driver changes nothing there.
 
         Its objects:
         OBJECT         VERSION
@@ -546,7 +546,7 @@ fn keyferry_mount_says_where_the_provider_wrote() {
         ");
         insta::assert_snapshot!(mount(&["--target", target.to_str().unwrap()]), @"
         exit 0
-        The answer has no files: the driver takes it that the provider wrote the volume itself, in KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount, and leaves it alone.
+        The answer has no files: to the driver this means that the provider wrote the volume itself, in KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount, and the driver changes nothing there.
 
         Its objects:
         OBJECT         VERSION

@@ -122,22 +122,22 @@ async fn a_node_that_is_well() {
     assert_eq!(code, 0, "{text}");
     let ends = text.split("ends at ").nth(1).unwrap().split('\n').next().unwrap().to_owned();
     insta::assert_snapshot!(text.replace(&ends, "TIME"), @r#"
-    ok   configuration: ROOT/keyferry.yaml: is sound
+    ok   configuration: ROOT/keyferry.yaml: has no faults
     ok   file versionKey: ROOT/version.key: mode 0400, N bytes
     ok   file identity.jwks.file: ROOT/jwks.json: mode 0400, N bytes
     ok   file backends.files.identity: ROOT/age.key: mode 0400, N bytes
     ok   socket folder ROOT/sockets: mode 0755, owner UID
-    warn socket folder ROOT/sockets: a driver looks for providers in /etc/kubernetes/secrets-store-csi-providers, then in /var/run/secrets-store-csi-providers, and here only if its flag says so (see that --provider-volume of the driver leads to this folder, or leave socketDir out)
+    warn socket folder ROOT/sockets: a driver looks for providers in /etc/kubernetes/secrets-store-csi-providers, then in /var/run/secrets-store-csi-providers, and here only if its flag says so (check that --provider-volume of the driver leads to this folder, or leave socketDir out)
     ok   socket ROOT/sockets/keyferry.sock: keyferry 0.1.0 answers
     ok   kubelet's folder ROOT/kubelet: is there (entries in pods/: 1)
     ok   driver: secrets-store.csi.k8s.io v1.6.0 answers, and is registered with kubelet
     ok   driver: rotation poll interval: rotation is off, so the driver skips no mount
     ok   Pods without their volume: none (volumes of the driver on this node: 0)
-    warn token audiences: not known: the API server can be asked from inside a Pod alone. Wanted in tokenRequests of secrets-store.csi.k8s.io: keyferry (identity) (see that they are in it, or let the daemon read it (`get` on csidrivers); where nobody else has any: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"keyferry"}]}}')
+    warn token audiences: not known: only a Pod can ask the API server. Needed in tokenRequests of secrets-store.csi.k8s.io: keyferry (identity) (check that the object has them, or let the daemon read it (`get` on csidrivers); if it has no others: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"keyferry"}]}}')
     ok   identity: issuer: https://oidc.example
     ok   identity: keys: ROOT/jwks.json: 1 key
     ok   token keyferry: web.jwt: of Pod shop/web-0 and ServiceAccount web, for keyferry, issued by https://oidc.example, ends at TIME
-    ok   token keyferry: verified: a mount would take it, and hand on to stores none of the others
+    ok   token keyferry: verified: a mount would accept it, and would give the stores no other token
     ok   backend files: the vault ROOT/vault is there, and its identities are read
     ok   state folder ROOT/state: mode 0700, writable, N MiB free
     ok   process PID: core dumps: are off
@@ -226,23 +226,23 @@ async fn each_broken_thing_is_told() {
     exit 1
     ");
     insta::assert_snapshot!(shown(empty), @"
-    fail file backends.files.identity: ROOT/age.key: is empty (write what belongs into it)
+    fail file backends.files.identity: ROOT/age.key: is empty (write its content)
     fail backend files: the identity file ROOT/age.key holds no identity (`keyferry vault init` makes one)
     exit 1
     ");
     insta::assert_snapshot!(shown(no_driver), @"
-    fail file backends.files.identity: ROOT/age.key: is empty (write what belongs into it)
-    fail driver: is not on this node: neither ROOT/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in ROOT/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own)
+    fail file backends.files.identity: ROOT/age.key: is empty (write its content)
+    fail driver: is not on this node: neither ROOT/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in ROOT/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is installed, kubeletDir must be kubelet's own folder)
     fail backend files: the identity file ROOT/age.key holds no identity (`keyferry vault init` makes one)
-    warn state folder ROOT/state: mode 0755: others than its owner can look into it (chmod 0700 ROOT/state)
+    warn state folder ROOT/state: mode 0755: other users than its owner can look into it (chmod 0700 ROOT/state)
     exit 1
     ");
     insta::assert_snapshot!(shown(stopped), @"
-    fail file backends.files.identity: ROOT/age.key: is empty (write what belongs into it)
+    fail file backends.files.identity: ROOT/age.key: is empty (write its content)
     fail socket ROOT/sockets/keyferry.sock: nobody answers: Connection refused (os error 111) (start keyferry serve; its log says why it ended)
-    fail driver: is not on this node: neither ROOT/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in ROOT/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own)
+    fail driver: is not on this node: neither ROOT/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in ROOT/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is installed, kubeletDir must be kubelet's own folder)
     fail backend files: the identity file ROOT/age.key holds no identity (`keyferry vault init` makes one)
-    warn state folder ROOT/state: mode 0755: others than its owner can look into it (chmod 0700 ROOT/state)
+    warn state folder ROOT/state: mode 0755: other users than its owner can look into it (chmod 0700 ROOT/state)
     exit 1
     ");
 }
@@ -274,7 +274,7 @@ async fn tokens_are_looked_at_and_never_shown() {
     insta::assert_snapshot!(all, @"
     fail token keyferry: other: is for other (make one with --audience keyferry)
     fail token keyferry: verified: key: the token is signed with the key KEY which is not in ROOT/jwks.json; there is key KEY (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
-    fail token keyferry: ended: ended at TIME (make a new one)
+    fail token keyferry: ended: expired at TIME (make a new one)
     fail token keyferry: garbage: it cannot be read: it is not three parts joined by dots (make one as `keyferry doctor --help` shows)
     ");
     let (code, text) = doctor(&house, &["--token", "keyferry=absent"]).await;
@@ -304,7 +304,7 @@ async fn a_script_reads_json() {
     assert_eq!((&found["warnings"], &found["failing"]), (&json!(counted("warn")), &json!(counted("fail"))));
     let socket = all.iter().find(|one| one["what"] == "socket ROOT/sockets/keyferry.sock").unwrap();
     assert_eq!(socket["remedy"], "start keyferry serve; its log says why it ended");
-    assert_eq!(all[0], json!({ "level": "ok", "what": "configuration", "why": "ROOT/keyferry.yaml: is sound", "remedy": null }));
+    assert_eq!(all[0], json!({ "level": "ok", "what": "configuration", "why": "ROOT/keyferry.yaml: has no faults", "remedy": null }));
 }
 
 // === A store over a network ===

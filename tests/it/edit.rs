@@ -120,7 +120,7 @@ fn what_is_saved_becomes_a_revision() {
     assert_eq!((folder.parent(), study.noted("tmpdir").trim()), (Some(study.memory.path()), folder.to_str().unwrap()));
     insta::assert_snapshot!(study.noted("text"), @r"
     # shop/db, revision 2. Each entry is a field. Change, add or remove some, save, and leave the editor.
-    # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.
+    # Below `|-` every character counts, except the line break at the end. Below `|` it counts too.
     # If you change nothing, or remove all of this text, the secret stays as it is.
     # The field tls.p12 is not shown, and stays as it is (binary, 3 bytes).
 
@@ -201,10 +201,10 @@ fn a_text_with_a_fault_comes_back_with_what_was_typed() {
     assert_eq!(last(&ended), (Some(0), "shop/db: revision 2: port added, password kept, username kept"));
     assert_eq!(study.value("port"), "2");
     insta::assert_snapshot!(study.noted("text2"), @r"
-    #! Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.
-    #! line 9: port: YAML does not take this value as it is typed (write it in the lines below `|-`, or in quotes)
+    #! Nothing is changed yet. Correct this, save, and leave the editor. If you leave it as it is, nothing changes.
+    #! line 9: port: YAML does not read this value as you typed it (write it in the lines below `|-`, or in quotes)
     # shop/db, revision 1. Each entry is a field. Change, add or remove some, save, and leave the editor.
-    # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.
+    # Below `|-` every character counts, except the line break at the end. Below `|` it counts too.
     # If you change nothing, or remove all of this text, the secret stays as it is.
 
     password: correct horse
@@ -212,7 +212,7 @@ fn a_text_with_a_fault_comes_back_with_what_was_typed() {
     port: 1 # typed
     ");
     insta::assert_snapshot!(study.noted("text3").lines().take(3).collect::<Vec<_>>().join("\n"), @r"
-    #! Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.
+    #! Nothing is changed yet. Correct this, save, and leave the editor. If you leave it as it is, nothing changes.
     #! line 10: port: given twice in one mapping (remove one)
     # shop/db, revision 1. Each entry is a field. Change, add or remove some, save, and leave the editor.
     ");

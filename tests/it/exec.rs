@@ -121,10 +121,10 @@ fn exit_codes_are_the_commands_and_a_shells() {
         said.push(format!("{code} {errors}"));
     }
     insta::assert_snapshot!(said.concat(), @"
-    127 error: no-such-command: cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? of a script, is the program in its first line there?)
-    127 error: /no/such/command: cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? of a script, is the program in its first line there?)
-    127 error: : cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? of a script, is the program in its first line there?)
-    127 error: @/script: cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? of a script, is the program in its first line there?)
+    127 error: no-such-command: cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? if it is a script, is the program of its first line there too?)
+    127 error: /no/such/command: cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? if it is a script, is the program of its first line there too?)
+    127 error: : cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? if it is a script, is the program of its first line there too?)
+    127 error: @/script: cannot be run: No such file or directory (os error 2) (is it in the image and in PATH? if it is a script, is the program of its first line there too?)
     126 error: @/plain: cannot be run: Permission denied (os error 13) (is it a file, and executable for this user?)
     126 error: @: cannot be run: Permission denied (os error 13) (is it a file, and executable for this user?)
     ");
@@ -326,7 +326,7 @@ fn files_that_are_hostile_end_it_at_once() {
     2
     error: @/file: is absent (is the volume mounted there, and the file in the class?)
     2
-    error: @/in-huge/huge: with its 1099511627776 bytes the variables have more than 4194304 (let the application read the file)
+    error: @/in-huge/huge: with its 1099511627776 bytes the variables have more than 4194304 bytes (let the application read the file)
     2
     error: @/in-pipe/pipe: is not a regular file (pipes and devices are not read; --dir takes a folder of files, and --only chooses some of them)
     2
@@ -355,9 +355,9 @@ fn a_folder_of_too_many_or_too_large_files_is_not_read() {
     }
     insta::assert_snapshot!([desk.refused(&["--dir", "@/large"]), desk.refused(&["--dir", "@/many"])].concat(), @"
     2
-    error: @/large/F4: with its 1048576 bytes the variables have more than 4194304 (let the application read the file)
+    error: @/large/F4: with its 1048576 bytes the variables have more than 4194304 bytes (let the application read the file)
     2
-    error: @/many: has more than 4096 entries (name the folder that has the variables alone)
+    error: @/many: has more than 4096 entries (name a folder that has only the variables)
     ");
     desk.write("one/LARGE", vec![b'x'; 200_000]);
     insta::assert_snapshot!(desk.refused(&["--dir", "@/one"]), @"
@@ -451,7 +451,7 @@ fn the_program_is_copied_whole_and_runs() {
         assert!(fs::read(&program).unwrap() == fs::read(env!("CARGO_BIN_EXE_keyferry")).unwrap(), "other bytes");
         assert_eq!(fs::read_dir(desk.path("bin")).unwrap().count(), 1, "a draft is left");
         // What the tests run is not static.
-        assert!(errors.starts_with("warning: this program is not a static one"), "{errors}");
+        assert!(errors.starts_with("warning: this program is not static"), "{errors}");
         program
     };
     let program = installed(&desk);

@@ -81,10 +81,10 @@ fn a_dotenv_file_is_the_secret_that_it_is_called_after() {
     assert_eq!(bench.import(&["--name", "a/{name}", "DIR/app/db.env"], "").1, "a/db: revision 1, 1 field\n1 secret set, 0 skipped\n");
     let named = ["--format", "dotenv", "--name", "shop/stdin", "-"];
     assert_eq!(bench.import(&named, "A=1").1, "shop/stdin: revision 1, 1 field\n1 secret set, 0 skipped\n");
-    insta::assert_snapshot!(bench.import(&["--format", "dotenv", "-"], "A=1").2, @"error: <stdin>: has no name of its own for the secret (give --name)");
+    insta::assert_snapshot!(bench.import(&["--format", "dotenv", "-"], "A=1").2, @"error: <stdin>: has no name for the secret (give --name)");
     insta::assert_snapshot!(bench.import(&["--format", "dotenv", "--name", "{namespace}/db", "-"], "A=1").2, @"error: <stdin>: has no namespace (give --namespace, or a --name without {namespace})");
     insta::assert_snapshot!(bench.import(&["-"], "A=1").2, @"
-    error: there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say so, and from standard input, with --format dotenv)
+    error: there is no secret in the input (give an export, Kubernetes Secrets or dotenv; dotenv from standard input, or from a file with another name, needs --format dotenv)
     note: <stdin>: not imported: 1 document without a kind (only Secrets of apiVersion v1 are)
     ");
 }
@@ -185,7 +185,7 @@ fn what_is_not_a_value_is_a_fault_unless_it_is_taken_as_it_is() {
     let references = "A=vault:kv/data/db#hunter2\nB='{{ .Values.hunter2 }}'\nC=op://hunter2/db/password\nD=plain\n";
     insta::assert_snapshot!(bench.refusal("db.env", references), @"
     error: DIR/db.env: line 1: A: is a reference to a field in Vault, not a value (write the value that `vault kv get -field=KEY PATH` prints; --as-is takes the text itself)
-    error: DIR/db.env: line 2: B: is a template, not a value (let the program that fills it in run first, such as `helm template`; --as-is takes the text itself)
+    error: DIR/db.env: line 2: B: is a template, not a value (first run the program that fills it in, such as `helm template`; --as-is takes the text itself)
     error: DIR/db.env: line 3: C: is a reference of 1Password, not a value (run `op inject` first; --as-is takes the text itself)
     ");
     let manifest = secret(
@@ -288,7 +288,7 @@ fn kinds_that_are_not_imported_are_named() {
     assert_eq!((code, out.as_str()), (0, "shop/db: revision 1, 1 field\n1 secret set, 0 skipped\n"));
     insta::assert_snapshot!(err, @r#"warning: <stdin>: not imported: 2 ConfigMap, 1 Deployment, 1 Secret of apiVersion "v2", 1 document without a kind (only Secrets of apiVersion v1 are)"#);
     insta::assert_snapshot!(bench.import(&["-"], others).2, @r#"
-    error: there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say so, and from standard input, with --format dotenv)
+    error: there is no secret in the input (give an export, Kubernetes Secrets or dotenv; dotenv from standard input, or from a file with another name, needs --format dotenv)
     note: <stdin>: not imported: 2 ConfigMap, 1 Deployment, 1 Secret of apiVersion "v2", 1 document without a kind (only Secrets of apiVersion v1 are)
     "#);
 }
@@ -299,7 +299,7 @@ fn an_export_of_nothing_is_a_fault() {
     bench.vault(&["set", "shop/db", "a=x"], "");
     let (code, out, err) = bench.vault(&["export", "shpo/"], "");
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(err, @"error: shpo/: no secret has a name that starts so (`keyferry vault list` shows them)");
+    insta::assert_snapshot!(err, @"error: shpo/: no secret has a name that starts with this (`keyferry vault list` shows them)");
 }
 
 #[test]

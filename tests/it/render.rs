@@ -60,8 +60,8 @@ fn files_are_shown_as_a_volume_would_have_them() {
     ==> db.json (0400, 71 bytes)
     {"port":5432,"ratio":1.50,"tags":["x",{"y":null}],"username":"a \"b\""}
     \ no line end
-    note: object 1 (app.toml): shop/mail: is absent, and may be
-    note: object 3 (a/token): shop/token: is absent, and may be
+    note: object 1 (app.toml): shop/mail: is absent, but it is optional
+    note: object 3 (a/token): shop/token: is absent, but it is optional
     "#);
 }
 
@@ -114,8 +114,8 @@ fn what_has_no_values_or_too_many_is_said() {
     error: SecretNotFound: object 2 (db.json): bao/shop/db: is not in its store (store it, correct the name, or set `optional: true`)
     --
     warning: values.yaml: shop/tokn: the class does not use this secret (did you mean shop/token?)
-    note: object 1 (app.toml): shop/mail: is absent, and may be
-    note: object 3 (a/token): shop/token: is absent, and may be
+    note: object 1 (app.toml): shop/mail: is absent, but it is optional
+    note: object 3 (a/token): shop/token: is absent, but it is optional
     ");
 }
 

@@ -1,18 +1,18 @@
-//! What a class is judged by where there is no configuration.
+//! Checks the names in a class if there is no configuration.
 
 use crate::model::{Ask, BackendName, Catalogue, Method, RefParts, SecretName, SecretRef, Serving, Unresolved, Version};
 
-/// Stands for the backend that a class does not name, where nothing says what there is. No configuration is likely to have it.
+/// The backend of a class that names none, if there is no configuration. A configuration is not likely to have a backend of this name.
 pub const UNNAMED: &str = "-";
 
-/// Without a configuration: every backend there could be, and the rules for names that all of them share.
+/// Without a configuration: every backend exists, and only the rules for names that all backends share apply.
 #[derive(Debug)]
 pub struct Anything;
 
 impl Catalogue for Anything {
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
         let backend = ask.backend.unwrap_or(UNNAMED).parse::<BackendName>().map_err(|error| Unresolved::Backend(error.to_string()))?;
-        // A namespace is a part of the name wherever there are namespaces.
+        // In a store with namespaces, the namespace is a part of the name.
         let namespace = ask.login.namespace.as_deref().filter(|namespace| *namespace != "root");
         let name = namespace.map_or_else(|| ask.name.to_owned(), |namespace| format!("{namespace}/{}", ask.name));
         let named = |cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause };
@@ -24,7 +24,7 @@ impl Catalogue for Anything {
 
     fn serving(&self, _: &str, _: Option<&str>, _: Option<&str>) -> Result<Serving, Unresolved> {
         let backend = UNNAMED.parse::<BackendName>().map_err(|error| Unresolved::Backend(error.to_string()))?;
-        // What the backend says of an audience is not known, and nothing to find fault with.
+        // The backend's audience is not known, so it is not a fault.
         Ok(Serving { backend, by_address: false, names_audience: true })
     }
 }

@@ -1,4 +1,4 @@
-//! One class before its judges: the parser of a mount, the policy, and what the driver will want of `secretObjects`.
+//! Checks one class: with the parser of a mount, with the policy, and with what the driver needs in `secretObjects`.
 
 use std::iter::once;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::yaml::{self, Key, Node, Position, Value};
 /// The key of an object's template.
 const TEMPLATE: &str = "template";
 
-/// Judges classes, and gathers what there is to say.
+/// Judges classes, and gathers the findings.
 pub struct Judge<'a> {
     pub catalogue: &'a dyn Catalogue,
     pub limits: ClassLimits,
     pub policy: Option<&'a Policy>,
-    /// The sockets that the node answers at, where a configuration says so.
+    /// The providers that the node answers for, if there is a configuration.
     pub providers: Option<&'a [String]>,
     pub pod: Option<&'a Arc<PodIdentity>>,
     /// Whether the rules that classes need are gathered.
@@ -51,7 +51,7 @@ struct Subject<'a> {
     words: Words,
 }
 
-/// A format's words for what is judged here.
+/// A dialect's keys for the things that are checked here.
 struct Words {
     secret: &'static str,
     mode: &'static str,
@@ -61,7 +61,7 @@ impl Judge<'_> {
     /// `text` is the whole file's, `node` the class in it.
     pub fn judge(&mut self, file: &str, text: &str, node: &Node, class: &ClassManifest) {
         let mut parameters = class.parameters.clone();
-        // As the daemon does for what comes by a peer's socket.
+        // The daemon does the same for mounts at a peer's socket.
         if class.provider != NATIVE && parameters.get("dialect").is_none_or(String::is_empty) {
             parameters.insert("dialect".to_owned(), class.provider.clone());
         }
@@ -91,7 +91,7 @@ impl Judge<'_> {
         }
     }
 
-    /// A class whose provider nobody is fails with the driver's own words.
+    /// If nobody answers for the class's provider, the driver itself fails the mount.
     fn judge_provider(&mut self, subject: &Subject<'_>, node: &Node, provider: &str) {
         let at = field(node, "spec").and_then(|spec| field(spec, "provider")).map_or(subject.start, |node| node.at);
         if self.providers.is_some_and(|providers| providers.iter().all(|known| known != provider)) {
@@ -148,7 +148,7 @@ impl Judge<'_> {
         }
     }
 
-    /// What no Pod could be given is a fault of the class, whoever mounts it.
+    /// If no Pod could get a secret, that is a fault of the class. It does not matter who mounts it.
     fn find_impossible(&mut self, policy: &Policy, subject: &Subject<'_>, plan: &Plan) {
         for (object, secret) in asked(plan) {
             let Some(denial) = policy.never(secret).map(|denial| denial.in_words_of(&plan.parameters)) else { continue };
@@ -165,7 +165,7 @@ impl Judge<'_> {
         match namespace {
             _ if !self.suggest => {}
             Some(namespace) => {
-                // Of what no rule can allow, none is suggested.
+                // No rule is suggested for a secret that no rule can allow.
                 let policy = self.policy;
                 let possible = |secret: &&SecretRef| policy.is_none_or(|policy| policy.never(secret).is_none());
                 for secret in asked(plan).map(|(_, secret)| secret).filter(possible) {
@@ -174,8 +174,8 @@ impl Judge<'_> {
                 }
             }
             None => {
-                let message = "the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, \
-                               or say it with --as)";
+                let message = "the class names no namespace, so Keyferry does not know for which Pods its rules are (add metadata.namespace, \
+                               or use --as)";
                 self.report.add(subject.about(Finding::error(subject.file, subject.start, message)));
             }
         }
@@ -187,7 +187,7 @@ impl Judge<'_> {
         let pod = Arc::new(pod);
         let ungranted = match self.policy {
             Some(policy) => policy.of(&pod).ungranted(secret),
-            // Any role is what backends grant unless they say otherwise.
+            // Backends grant any role, unless their configuration says something else.
             None => secret.login.said().into_iter().chain(secret.login.files()).filter(|(key, _)| *key != LoginKey::Role).collect(),
         };
         for (key, value) in ungranted {
@@ -195,7 +195,7 @@ impl Judge<'_> {
         }
     }
 
-    /// What the driver delivers belongs to root, and no `fsGroup` reaches it. A provider that writes the volume itself gives owners.
+    /// Files that the driver writes belong to root, and `fsGroup` does not change them. A provider that writes the volume itself sets owners.
     fn judge_modes(&mut self, subject: &Subject<'_>, plan: &Plan) {
         let of_class = subject.parameters.iter().find(|(key, _)| key.text == "mode");
         if let Some((text, node)) = of_class.and_then(|(_, node)| Some((node.text()?, node))) {
@@ -222,7 +222,7 @@ impl Judge<'_> {
         let secrets = field(node, "spec").and_then(|spec| field(spec, "secretObjects")).map(items).unwrap_or_default();
         for (place, secret) in (1..).zip(secrets) {
             for (entry, data) in (1..).zip(field(secret, "data").map(items).unwrap_or_default()) {
-                // The driver takes the blanks off.
+                // The driver removes blanks at both ends.
                 let named = field(data, "objectName").and_then(|node| Some((node.text()?.trim(), node.at)));
                 let Some((name, at)) = named.filter(|(name, _)| !name.is_empty()) else { continue };
                 if !plan.objects.iter().any(|object| delivers(object, name)) {
@@ -235,7 +235,7 @@ impl Judge<'_> {
     }
 }
 
-/// What is wrong with a class that a mount would not parse, a line for each fault, with its place in the file.
+/// The faults of a class that a mount would not parse: one line per fault, with its place in the file.
 pub fn placed(file: &str, text: &str, node: &Node, class: &ClassManifest, ClassFaults(faults): ClassFaults) -> String {
     let dialect = class.parameters.get("dialect").map_or(class.provider.as_str(), String::as_str);
     let subject = Subject::of(file, text, node, class, Words::of(Some(dialect)));
@@ -287,13 +287,13 @@ impl<'a> Subject<'a> {
             None => self.parameter(&fault.key),
         };
         let (object, key, code) = (fault.object.as_ref().map(|label| label.index), fault.key.clone(), Some(fault.code));
-        // The line within `objects` would only confuse beside the file's.
+        // Two line numbers would confuse: the message has only the line of the file.
         let message = ClassFault { at: None, ..fault }.to_string();
         self.about(Finding { object, key, code, ..Finding::error(self.file, at, message) })
     }
 
-    /// The line that a template's fault or warning is of, if the file shows the template line by line. The template is compiled once more, since
-    /// a message has the line within the template alone.
+    /// The line of a template's fault or warning, if the file has the template line by line. The template is compiled once more, because the message
+    /// has only the line in the template.
     fn in_template(&self, object: Option<&Label>, key: &str) -> Option<Position> {
         let Value::Mapping(entries) = &self.objects.get(object.filter(|_| key == TEMPLATE)?.index.checked_sub(1)?)?.value else {
             return None;
@@ -315,12 +315,12 @@ impl<'a> Subject<'a> {
         Some(self.places.place(line, column))
     }
 
-    /// Where the class as a whole says it, else where its parameters start.
+    /// The place of a key of the class itself. Without such a key: where its parameters start.
     fn parameter(&self, key: &str) -> Position {
         self.parameters.iter().find(|(found, _)| found.text == key).map_or(self.start, |(key, _)| key.at)
     }
 
-    /// What an object says under a key.
+    /// An object's value of a key.
     fn entry(&self, object: &Object, key: &str) -> Option<&Node> {
         self.entry_of(object.index, key)
     }
@@ -329,7 +329,7 @@ impl<'a> Subject<'a> {
         self.objects.get(index - 1).and_then(|node| field(node, key)).filter(|node| !node.is_null())
     }
 
-    /// Where an object says it, else where the object stands.
+    /// The place of an object's key. Without such a key: the place of the object.
     fn place(&self, object: &Object, key: &str) -> Position {
         self.place_in(object.index, key)
     }
@@ -354,11 +354,11 @@ impl Words {
 
 // === modes ===
 
-/// What a mount accepts, and its author may not have meant.
+/// Modes that a mount accepts, but that the author of the class may not have meant.
 fn concerns(text: &str, mode: FileMode) -> Vec<(Warned, String)> {
     let mut concerns = Vec::new();
     if looks_octal(text) {
-        let message = format!("{text} is decimal without a 0 before it, and so {mode} (did you mean 0{text}?)");
+        let message = format!("{text} is decimal without a 0 before it, and means {mode} (did you mean 0{text}?)");
         concerns.push((Warned::DecimalMode, message));
     } else if mode.bits() & 0o004 == 0 {
         let message = format!(
@@ -370,7 +370,7 @@ fn concerns(text: &str, mode: FileMode) -> Vec<(Warned, String)> {
     concerns
 }
 
-/// Three digits as people write modes: each of 0, 4, 5, 6, 7, none above the one before it.
+/// Three digits as people write modes: each is 0, 4, 5, 6 or 7, and none is larger than the one before it.
 fn looks_octal(text: &str) -> bool {
     let digits = text.as_bytes();
     digits.len() == 3
@@ -390,7 +390,7 @@ fn asked(plan: &Plan) -> impl Iterator<Item = (&Object, &SecretRef)> {
 
 fn delivers(object: &Object, name: &str) -> bool {
     match object.delivers() {
-        // Which secrets there are, nobody knows here.
+        // Without the store, `check` does not know which secrets there are.
         Delivers::Each(folder) => folder.as_path().is_none_or(|folder| name.starts_with(&format!("{folder}/"))),
         Delivers::Fields(folder, patterns) => {
             let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
@@ -426,7 +426,7 @@ fn undelivered(name: &str, plan: &Plan) -> String {
         None if paths.is_empty() => "objectName is the path of a file".to_owned(),
         None => format!("it delivers: {}", paths.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ")),
     };
-    format!("{name:?} is no file of this class, and the driver could not sync the Secret ({remedy})")
+    format!("{name:?} is not a file of this class, so the driver could not sync the Secret ({remedy})")
 }
 
 fn items(node: &Node) -> &[Node] {

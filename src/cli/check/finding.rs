@@ -1,4 +1,4 @@
-//! What was found, and how it is written for a person, a script or GitHub.
+//! The findings, written for a person, a script or GitHub.
 
 use clap::ValueEnum;
 use serde_json::{Value as Json, json};
@@ -9,19 +9,19 @@ use super::settings::Settings;
 use crate::model::Code;
 use crate::yaml::Position;
 
-/// One thing to say of one place.
+/// One finding at one place.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub severity: Severity,
-    /// Of a warning: what `--allow` names.
+    /// The id of a warning, for `--allow`.
     pub id: Option<Warned>,
     pub file: String,
     pub at: Position,
-    /// The class's name; empty where no class is meant.
+    /// The class's name. Empty if the finding is not about a class.
     pub class: String,
     /// The object's place in the class, from 1.
     pub object: Option<usize>,
-    /// Empty where no key is meant.
+    /// Empty if the finding is not about a key.
     pub key: String,
     /// What a mount would fail with.
     pub code: Option<Code>,
@@ -30,7 +30,7 @@ pub struct Finding {
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
-    /// A mount, or what the driver does with it, would fail; or the daemon would not start.
+    /// A mount would fail, or the driver's work with it would fail, or the daemon would not start.
     Error,
     Warning,
     Note,
@@ -45,21 +45,21 @@ pub enum Warned {
     DefaultBackend,
     /// A key that occurs twice in a synced Secret.
     DuplicateKey,
-    /// A type of a synced Secret that is nearly a known one.
+    /// A type of a synced Secret that is almost a known one.
     NearType,
     /// A class that asks for nothing.
     NoObjects,
-    /// A backend that the former configuration has and the new one has not.
+    /// A backend that only the former configuration has.
     RemovedBackend,
     /// A mode that lets only root read the file.
     RootOnlyMode,
-    /// Two classes of one name.
+    /// Two classes with the same name.
     SameName,
-    /// A template that writes a value as it is into a file with a syntax.
+    /// A template that writes a value without a filter into a file that has a syntax.
     TemplateUnquoted,
-    /// A provider whose socket the node does not answer at.
+    /// A provider that this node does not answer for.
     UnansweredProvider,
-    /// A parameter that has no effect, or not the likely one.
+    /// A parameter that has no effect, or not the expected one.
     UnusedParameter,
 }
 
@@ -67,13 +67,13 @@ pub enum Warned {
 pub enum Output {
     /// A JSON document.
     Json,
-    /// A line a finding: FILE:LINE:COLUMN: SEVERITY: MESSAGE.
+    /// One line per finding: FILE:LINE:COLUMN: SEVERITY: MESSAGE.
     Text,
-    /// Workflow commands, which GitHub Actions shows beside the lines of a pull request.
+    /// Workflow commands: GitHub Actions shows them beside the lines of a pull request.
     Github,
 }
 
-/// All findings, and how much was judged.
+/// All findings, and how much was checked.
 #[derive(Debug, Default)]
 pub struct Report {
     findings: Vec<Finding>,
@@ -86,7 +86,7 @@ pub struct Report {
     pub without: Vec<Finding>,
     /// A line for each file that could not be read.
     pub unreadable: Vec<String>,
-    /// Warnings that are not wanted.
+    /// Warnings that `--allow` ignores.
     allowed: Vec<Warned>,
     /// Only faults are shown.
     quiet: bool,
@@ -124,7 +124,7 @@ impl Finding {
         format!("{}:{line}:{column}: {on}{}{off}: {}\n", self.file, self.severity.word(), self.sentence())
     }
 
-    /// With its class before it, and a warning's id behind it. The message itself names the object.
+    /// The message with its class before it, and a warning's id behind it. The message itself names the object.
     fn sentence(&self) -> String {
         let class = if self.class.is_empty() { String::new() } else { format!("class {}: ", self.class) };
         let id = self.id.map(|id| format!(" [{}]", id.name())).unwrap_or_default();
@@ -231,7 +231,7 @@ impl Report {
         self.findings.len()
     }
 
-    /// What Helm rendered is known by its template's name.
+    /// If Helm rendered a document, its findings get the name and the place of the template.
     pub fn relocate(&mut self, from: usize, origins: &Origins<'_>) {
         for finding in &mut self.findings[from..] {
             if let Some((file, at)) = origins.place(finding.at) {
@@ -240,13 +240,13 @@ impl Report {
         }
     }
 
-    /// Adds the notes about files without a class. If no file has one, nothing was judged, which is a fault unless it is allowed.
+    /// Adds the notes about files without a class. If no file has a class, that is a fault unless it is allowed.
     pub fn end(&mut self, allow_none: bool) {
         let mut without = std::mem::take(&mut self.without);
         let parsed = self.count(Severity::Error) == 0 && self.unreadable.is_empty();
         if let (Some(first), 0, true, false) = (without.first_mut(), self.found, parsed, allow_none) {
             first.severity = Severity::Error;
-            first.message.push_str(", so no class was judged (name other files, or use --allow-none)");
+            first.message.push_str(", so no class was checked (name other files, or use --allow-none)");
         }
         self.findings.append(&mut without);
     }
@@ -298,7 +298,7 @@ impl Report {
         self.shown().map(line).collect::<String>() + &summary
     }
 
-    /// What was looked at and how it went: a line for the configuration, and one for classes.
+    /// What was checked and the result: one line for the configuration, and one for classes.
     fn summary(&self) -> String {
         let faults = |faults| if faults == 0 { "no fault".to_owned() } else { count(faults, "fault", "faults") };
         let (mut lines, mut rest) = (String::new(), self.count(Severity::Error));

@@ -1,5 +1,5 @@
-//! What a resource is meant to be. Kubernetes ignores what is only nearly a SecretProviderClass; a check that ignores it too is green for
-//! what will not work.
+//! What a resource is meant to be. Kubernetes ignores a resource that is almost a SecretProviderClass. `check` must not ignore it, because it will
+//! not work.
 
 use crate::cli::manifest::{GROUP, KIND, NO_PROVIDER, field, is_provider};
 use crate::dialect::{LATER, NATIVE, PEERS};
@@ -17,9 +17,9 @@ const OTHERS: [&str; 3] = ["SecretProviderClassList", "SecretProviderClassPodSta
 #[derive(Debug, Eq, PartialEq)]
 pub enum Meant {
     Class,
-    /// A class, but for its `apiVersion`.
+    /// A class with a wrong `apiVersion`.
     ClassBut(Fault),
-    /// Nearly a class: what it says is not worth a look.
+    /// Almost a class: its content is not checked.
     Nearly(Fault),
     Other,
 }
@@ -33,7 +33,7 @@ pub struct Fault {
 
 /// A provider's name that is not one of ours.
 pub enum Foreign {
-    /// Somebody else's.
+    /// A provider that is not ours.
     Passed(String),
     /// One of ours, misspelt.
     Wrong(String),
@@ -54,7 +54,7 @@ impl Meant {
             let problem = format!("{problem} (write {GROUP}v1)");
             return Self::ClassBut(Fault { at: at("apiVersion"), key: "apiVersion", problem });
         }
-        // A class of the core API, or of a group that is nearly the driver's, is a class with a wrong one.
+        // The core API, or a group that is almost the driver's: a class with a wrong group.
         let near_kind = nearest(kind, [KIND]).is_some() || kind.starts_with("SecretProvider");
         let is_ours = group == own && !OTHERS.contains(&kind);
         if is_ours || near_kind && !OTHERS.contains(&kind) && (group.is_empty() || nearest(group, [own]).is_some()) {
@@ -76,16 +76,16 @@ impl Foreign {
             return Some(Self::Wrong(format!("{} {NO_PROVIDER}", quoted(provider))));
         }
         if LATER.contains(&provider) {
-            return Some(Self::Passed(format!("those of the provider {provider} are not yet understood")));
+            return Some(Self::Passed(format!("Keyferry does not understand classes of the provider {provider} yet")));
         }
         Some(match near_provider(provider) {
             Some(near) => Self::Wrong(format!("{} is not a provider (did you mean {near}?)", quoted(provider))),
-            None => Self::Passed(format!("its provider is {}, none of {}", quoted(provider), own().collect::<Vec<_>>().join(", "))),
+            None => Self::Passed(format!("its provider is {}, not one of {}", quoted(provider), own().collect::<Vec<_>>().join(", "))),
         })
     }
 }
 
-/// The one of ours that is likely meant. Others have our names among their words too: azure-key-vault.
+/// The provider of ours that is probably meant. Other providers have our names as a part too: azure-key-vault.
 fn near_provider(provider: &str) -> Option<&'static str> {
     let own = || [NATIVE].into_iter().chain(PEERS);
     let lower = provider.trim().to_ascii_lowercase();

@@ -1,9 +1,9 @@
-//! Where Helm's stream comes from. `helm template` writes `# Source: CHART/templates/FILE` at the start of each document, and a finding
-//! names that file.
+//! Finds the template of each document. `helm template` writes `# Source: CHART/templates/FILE` at the start of each document, and a finding names
+//! that file.
 
 use crate::yaml::Position;
 
-/// For each document of a stream: the line that it starts after, and its template.
+/// For each document of a stream: the line before its start, and its template.
 #[derive(Debug)]
 pub struct Origins<'t>(Vec<(usize, Option<&'t str>)>);
 
@@ -22,7 +22,7 @@ impl<'t> Origins<'t> {
         Self(origins)
     }
 
-    /// The template, and the place in what it rendered, counted from the line after the comment. `None`: Helm did not write this document.
+    /// The template, and the place in its output, counted from the line after the comment. `None`: Helm did not write this document.
     pub fn place(&self, at: Position) -> Option<(&'t str, Position)> {
         let next = self.0.partition_point(|(line, _)| *line < at.line);
         let (start, source) = self.0.get(next.checked_sub(1)?)?;

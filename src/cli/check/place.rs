@@ -1,8 +1,8 @@
-//! Where something within a text of YAML stands in the file that holds the text.
+//! Finds where a part of a YAML text is in the file that has the text.
 //!
-//! `objects` is YAML inside a YAML text: its parser counts lines and columns from the text's own start. In a literal block (`|`), and in a
-//! text on one line without escapes, each place of the text has one in the file. In any other text (folded, quoted over several lines, with
-//! escapes, an alias) it has not, and the key that holds the text is the nearest place there is.
+//! `objects` is YAML inside a YAML text: its parser counts lines and columns from the start of the text. In a literal block (`|`), and in a text
+//! on one line without escapes, each place of the text has a place in the file. In any other text (folded, quoted over several lines, with
+//! escapes, an alias) it has none. Then the place of the key is used.
 
 use crate::yaml::Position;
 
@@ -11,15 +11,15 @@ use crate::yaml::Position;
 pub enum Places {
     /// A literal block: the header's line, and how far the content is indented.
     Block { header: usize, indent: usize },
-    /// Where the key stands.
+    /// The place of the key.
     Key(Position),
-    /// A text on one line: where its first character stands.
+    /// A text on one line: the place of its first character.
     Line(Position),
 }
 
 impl Places {
-    /// Of a scalar at `at` in the file, that reads `text` and is the value of the key at `key`. The parser tells of a block where its content
-    /// starts, empty lines left out.
+    /// For the scalar `text` at `at` in the file, which is the value of the key at `key`. For a block, the parser reports where the content starts,
+    /// without empty lines.
     pub fn of(file: &str, key: Position, at: Position, text: &str) -> Self {
         let line = |number: usize| number.checked_sub(1).and_then(|index| file.lines().nth(index)).unwrap_or_default();
         let rest: String = line(at.line).chars().skip(at.column.saturating_sub(1)).collect();
@@ -29,7 +29,7 @@ impl Places {
             return Self::Block { header, indent: at.column - 1 };
         }
         let quote = usize::from(rest.starts_with(['"', '\'']));
-        // One byte a quote: both are ASCII.
+        // A quote is one byte: both are ASCII.
         if !text.is_empty() && !text.contains('\n') && rest[quote..].starts_with(text) {
             return Self::Line(Position { line: at.line, column: at.column + quote });
         }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::yaml::{Value, parse};
 
-    /// What stands in the file at the place of `needle`, found within the text of the key `objects`.
+    /// The text in the file at the place of `needle`, which is in the text of the key `objects`.
     fn pointed_at(file: &str, needle: &str) -> String {
         let document = parse(file).unwrap();
         let Value::Mapping(entries) = &document.value else { panic!("a mapping") };

@@ -7,11 +7,11 @@ use super::catalogue::UNNAMED;
 use crate::model::{BackendName, LoginKey, SecretRef, Verb};
 use crate::policy::literal;
 
-/// The rules by whom they are for, and what backends have to grant of logins.
+/// The rules by namespace and ServiceAccount, and the logins that backends have to grant.
 #[derive(Debug, Default)]
 pub struct Rules {
     patterns: BTreeMap<Whom, Patterns>,
-    /// By backend: what classes say of how it is entered, and it does not grant.
+    /// By backend: the login that classes ask for and the backend does not grant.
     logins: BTreeMap<String, BTreeMap<LoginKey, BTreeSet<String>>>,
 }
 
@@ -27,7 +27,7 @@ struct Patterns {
 #[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Pattern {
     text: String,
-    /// Why it allows more than the one secret.
+    /// Why it allows more than one secret.
     wider: Option<&'static str>,
 }
 
@@ -40,7 +40,7 @@ impl Rules {
         };
     }
 
-    /// Notes what a backend has to grant before a class can enter it so.
+    /// Adds a part of a login that a backend has to grant.
     pub fn add_login(&mut self, backend: &BackendName, key: LoginKey, value: &str) {
         let backend = shown(backend).to_owned();
         self.logins.entry(backend).or_default().entry(key).or_default().insert(value.to_owned());
@@ -56,7 +56,7 @@ impl Rules {
         yaml.strip_prefix("policy:\n").map(str::to_owned).unwrap_or(yaml)
     }
 
-    /// The list under `policy`, as it can stand in a configuration; what has to stand elsewhere follows as comments.
+    /// The list under `policy`, as a configuration can have it. Comments below it have what belongs elsewhere.
     pub fn to_yaml(&self) -> String {
         let mut yaml = if self.patterns.is_empty() { "policy: []\n" } else { "policy:\n" }.to_owned();
         for ((namespace, account), patterns) in &self.patterns {
@@ -71,7 +71,7 @@ impl Rules {
         }
         for (backend, logins) in &self.logins {
             yaml.push_str(&format!(
-                "# What backends.{backend} does not itself say of the login has to be granted by its classMay (a list there replaces the default):\n"
+                "# The classes ask for a login that backends.{backend} does not have. Its classMay has to grant it (a list there replaces the default):\n"
             ));
             yaml.extend(logins.iter().map(|(key, values)| grant(*key, values)));
         }
@@ -96,11 +96,11 @@ fn folder_of(files: &BTreeSet<String>) -> String {
     let mut folders = files.iter().filter_map(|file| Path::new(file).parent());
     let first = folders.next().unwrap_or(Path::new("/"));
     let common = folders.fold(first, |common, folder| common.ancestors().find(|above| folder.starts_with(above)).unwrap_or(common));
-    // Files that are named from the folder on do not say where it is.
+    // Relative paths do not say where the folder is.
     if common.is_absolute() { common.display().to_string() } else { "/etc/keyferry/tls".to_owned() }
 }
 
-/// In a pattern; one that no class names is any.
+/// The backend in a pattern: `*` if the class names none.
 fn shown(backend: &BackendName) -> &str {
     if backend.as_str() == UNNAMED { "*" } else { backend.as_str() }
 }
@@ -112,8 +112,8 @@ impl Pattern {
         let text = literal(secret.name.as_str());
         let backend = shown(&secret.backend);
         let wider = match (backend == "*", text.contains('*')) {
-            (true, _) => Some("the class names no backend: give --config, or write its name for the `*`"),
-            (false, true) => Some("allows more than this one name: a pattern cannot say it itself"),
+            (true, _) => Some("the class names no backend: give --config, or write its name instead of the `*`"),
+            (false, true) => Some("allows more than this one name: a pattern cannot match exactly this name"),
             (false, false) => None,
         };
         Self { text: format!("{backend}/{text}{below}"), wider }

@@ -1,7 +1,7 @@
-//! `secretObjects`: the Secrets that the driver makes of delivered files. No mount fails for them; the driver says in an event that it
-//! could not make one, and whoever waits for the Secret waits for ever.
+//! `secretObjects`: the Secrets that the driver makes from delivered files. A mount does not fail because of them. If the driver cannot make one, it
+//! writes an event, and a Pod that waits for the Secret waits for ever.
 //!
-//! What the driver takes is said by its `pkg/util/secretutil` and its CRD (v1.6.0), what the API server takes by `ValidateSecret` in
+//! The rules of the driver are in its `pkg/util/secretutil` and its CRD (v1.6.0). The rules of the API server are in `ValidateSecret` in
 //! `pkg/apis/core/validation` (Kubernetes 1.36).
 
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::yaml::{Node, Position, Value, unknown_key};
 const SECRET_KEYS: [&str; 5] = ["secretName", "type", "data", "labels", "annotations"];
 const DATA_KEYS: [&str; 2] = ["objectName", "key"];
 
-/// What the types of Kubernetes begin with.
+/// The start of Kubernetes' types.
 const KUBERNETES: &str = "kubernetes.io";
 const TLS: &str = "kubernetes.io/tls";
 const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account-token";
@@ -35,11 +35,11 @@ const TYPES: [(&str, bool, &[&str]); 8] = [
     (TLS, true, &["tls.crt", "tls.key"]),
 ];
 
-/// What there is to say of one key.
+/// A finding about one key.
 #[derive(Debug)]
 pub struct Doubt {
     pub severity: Severity,
-    /// Of a warning.
+    /// The id of a warning.
     pub id: Option<Warned>,
     pub at: Position,
     pub key: &'static str,
@@ -54,10 +54,10 @@ struct Doubts {
     names: Vec<String>,
 }
 
-/// One Secret or one entry of its data, as it is read.
+/// One Secret, or one entry of its data.
 struct Part<'n> {
     node: &'n Node,
-    /// Where it stands, for messages.
+    /// Its place in the list, for messages.
     place: String,
 }
 
@@ -164,8 +164,8 @@ impl Doubts {
             );
             self.error(entry, at, "key", format!("{problem} (choose another)"));
         } else if of_tls && !["tls.crt", "tls.key"].contains(&key) {
-            let problem = format!("{key:?} cannot be in a Secret of the type {TLS}: the driver takes tls.crt and tls.key alone");
-            self.error(entry, at, "key", format!("{problem} (put it into a Secret of its own, of the type Opaque)"));
+            let problem = format!("{key:?} cannot be in a Secret of the type {TLS}: the driver accepts only tls.crt and tls.key");
+            self.error(entry, at, "key", format!("{problem} (put it into another Secret, of the type Opaque)"));
         }
     }
 
@@ -208,7 +208,7 @@ impl Doubts {
         for (key, value) in entries {
             if !is_qualified(&key.text, what == "annotations") {
                 let rule = "up to 63 of letters, digits, `-`, `_` and `.`, perhaps with a domain and a `/` before it";
-                self.error(secret, key.at, what, format!("{} is not a key of one: {rule} (choose another)", quoted(&key.text)));
+                self.error(secret, key.at, what, format!("{} is not a valid key: {rule} (choose another)", quoted(&key.text)));
             }
             match string(value) {
                 Err(problem) => self.error(secret, value.at, what, format!("{}: {problem}", key.text)),
@@ -226,7 +226,7 @@ impl Doubts {
         }
     }
 
-    /// Whether it is a mapping; what it has besides the known keys is noted.
+    /// Whether it is a mapping. Unknown keys are faults.
     fn has_keys(&mut self, part: &Part<'_>, known: &[&'static str]) -> bool {
         let Value::Mapping(entries) = &part.node.value else {
             let problem = format!("is {}, but must be a mapping (write a line `key: value` for each key)", part.node.kind());
@@ -240,7 +240,7 @@ impl Doubts {
         true
     }
 
-    /// A text that has to be there; the driver takes the blanks off its ends.
+    /// A text that must be there. The driver removes blanks at both ends.
     fn text<'n>(&mut self, part: &Part<'n>, key: &'static str, what: &str) -> Option<(&'n str, Position)> {
         let node = part.get(key);
         match node.map(|node| (string(node), node.at)) {
@@ -283,17 +283,17 @@ fn names_account(secret: &Part<'_>) -> bool {
     annotation.and_then(Node::text).is_some_and(|name| !name.is_empty())
 }
 
-/// The known type that is likely meant: also without what stands before the `/`.
+/// The known type that is probably meant, also without the domain before the `/`.
 fn near_type(kind: &str) -> Option<&'static str> {
     let known = || TYPES.iter().map(|(known, ..)| *known);
     let lower = kind.to_ascii_lowercase();
     let (domain, short) = lower.rsplit_once('/').unwrap_or(("", &lower));
     let short_of = |known: &'static str| known.rsplit('/').next().unwrap_or(known);
-    // Another's domain makes it another's type.
+    // A type with another domain is not a type of Kubernetes.
     if !domain.is_empty() && domain != "k8s.io" && domain != KUBERNETES && nearest(domain, [KUBERNETES]).is_none() {
         return None;
     }
-    // As `kubectl create secret` calls them.
+    // The names that `kubectl create secret` uses.
     let called = match short {
         "generic" => Some("Opaque"),
         "docker-registry" => Some("kubernetes.io/dockerconfigjson"),

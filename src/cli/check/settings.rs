@@ -1,4 +1,4 @@
-//! The daemon's configuration as a file has it: alone, or within a manifest of its ConfigMap. Its faults are findings.
+//! The daemon's configuration in a file: the configuration itself, or a manifest of its ConfigMap. Its faults are findings.
 
 use std::io::Read;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct Settings {
     pub backends: Position,
 }
 
-/// The text that is meant, and where it is in its file.
+/// The configuration's text, and where it is in the file.
 struct Found {
     text: String,
     places: Option<Places>,
@@ -87,13 +87,13 @@ impl Settings {
         Self { file, config, faults, rules, backends }
     }
 
-    /// What it contains, for a person; nothing where it has faults.
+    /// What it has, for a person. Empty if it has faults.
     pub fn summary(&self) -> String {
         let Some(config) = &self.config else { return String::new() };
         format!("{}, {}", count(config.backends.len(), "backend", "backends"), count(self.rules.len(), "rule", "rules"))
     }
 
-    /// Its faults as text, one a line.
+    /// Its faults as text, one per line.
     pub fn faults_text(&self) -> String {
         let line = |fault: &Finding| format!("{}:{}:{}: {}", fault.file, fault.at.line, fault.at.column, fault.message);
         self.faults.iter().map(line).collect::<Vec<_>>().join("\n")

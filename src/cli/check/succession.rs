@@ -1,11 +1,11 @@
-//! What a new configuration would break that works with the former one, whatever the classes say.
+//! What works with the former configuration and would not work with the new one. The classes themselves are not compared.
 
 use super::finding::{Finding, Warned};
 use super::settings::Settings;
 use crate::config::Config;
 use crate::model::BackendName;
 
-/// Compares two configurations. One with faults of its own is not compared.
+/// Compares two configurations. If one of them has faults, this compares nothing.
 pub fn judge(former: &Settings, new: &Settings) -> Vec<Finding> {
     let (Some(before), Some(after)) = (&former.config, &new.config) else { return Vec::new() };
     let mut findings: Vec<Finding> = unnamed(before, after, new).into_iter().collect();

@@ -1,4 +1,4 @@
-//! The command as a person types it, on files of a temporary folder. `DIR` stands for that folder.
+//! The command as a person types it, on files of a temporary folder. `DIR` is that folder.
 
 mod synced;
 
@@ -72,7 +72,7 @@ fn class(name: &str, objects: &str) -> String {
     )
 }
 
-/// A configuration with a store that has names of its own.
+/// A configuration with a store that has its own form of names.
 const WITH_BAO: &str = r#"
 identity: { verify: token-review }
 backends:
@@ -291,7 +291,7 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
         read:
           - "files/shop/db"
           - "files/z/last"
-          - "spare/odd/*/*" # allows more than this one name: a pattern cannot say it itself
+          - "spare/odd/*/*" # allows more than this one name: a pattern cannot match exactly this name
     ! note: 5 objects in 2 classes, 2 files: no fault
     "#);
     assert_snapshot!(bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/d.yaml"), @r#"
@@ -299,7 +299,7 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
     policy:
       - pods: { namespace: "shop", serviceAccount: "web" }
         read:
-          - "*/shop/db" # the class names no backend: give --config, or write its name for the `*`
+          - "*/shop/db" # the class names no backend: give --config, or write its name instead of the `*`
           - "files/shop/db"
           - "files/z/last"
     ! note: 4 objects in 2 classes, 2 files: no fault
@@ -307,7 +307,7 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
     assert_snapshot!(bench.run("--suggest-policy DIR/n.yaml"), @"
     1
     policy: []
-    ! error: DIR/n.yaml:7:5: class nameless: the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, or say it with --as)
+    ! error: DIR/n.yaml:7:5: class nameless: the class names no namespace, so Keyferry does not know for which Pods its rules are (add metadata.namespace, or use --as)
     ! note: 1 object in 1 class, 1 file: 1 fault
     ");
     let rules = bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/a.yaml");
@@ -325,7 +325,7 @@ fn what_a_mount_lets_pass_is_warned_of() {
     assert_snapshot!(Bench::with(&[("a.yaml", &text)]).run("DIR/a.yaml"), @r#"
     0
     DIR/a.yaml:7:11: warning: class shop: mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
-    DIR/a.yaml:10:15: warning: class shop: object 1 (a): mode: 444 is decimal without a 0 before it, and so 0674 (did you mean 0444?) [decimal-mode]
+    DIR/a.yaml:10:15: warning: class shop: object 1 (a): mode: 444 is decimal without a 0 before it, and means 0674 (did you mean 0444?) [decimal-mode]
     DIR/a.yaml:12:15: warning: class shop: object 2 (b): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     DIR/a.yaml:14:15: warning: class shop: object 3 (c): mode: 0640 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     6 objects in 1 class, 1 file: no fault, 4 warnings
@@ -349,9 +349,9 @@ fn synced_secrets_name_files_that_are_delivered() {
     "#);
     assert_snapshot!(bench.run("DIR/bad.yaml"), @r#"
     1
-    DIR/bad.yaml:19:25: error: class shop: secretObjects 1: data 1: objectName: "tls/tls.cert" is no file of this class, and the driver could not sync the Secret (did you mean "tls/tls.crt"?)
-    DIR/bad.yaml:20:25: error: class shop: secretObjects 1: data 2: objectName: "db/pass" is no file of this class, and the driver could not sync the Secret (it delivers: tls/tls.crt, db/user)
-    DIR/bad.yaml:21:25: error: class shop: secretObjects 1: data 3: objectName: "db/user/x" is no file of this class, and the driver could not sync the Secret (did you mean "db/user"?)
+    DIR/bad.yaml:19:25: error: class shop: secretObjects 1: data 1: objectName: "tls/tls.cert" is not a file of this class, so the driver could not sync the Secret (did you mean "tls/tls.crt"?)
+    DIR/bad.yaml:20:25: error: class shop: secretObjects 1: data 2: objectName: "db/pass" is not a file of this class, so the driver could not sync the Secret (it delivers: tls/tls.crt, db/user)
+    DIR/bad.yaml:21:25: error: class shop: secretObjects 1: data 3: objectName: "db/user/x" is not a file of this class, so the driver could not sync the Secret (did you mean "db/user"?)
     2 objects in 1 class, 1 file: 3 faults
     "#);
 }
@@ -478,8 +478,8 @@ fn classes_of_the_peers_are_judged_in_their_own_words() {
     DIR/warned.yaml:13:19: warning: class peer: object 1 (db.json): encoding: is not used without `secretKey`: Keyferry delivers a whole response as JSON (remove it) [unused-parameter]
     DIR/warned.yaml:17:25: warning: class peer: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     DIR/own.yaml:7:5: error: class peer: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    DIR/later.yaml:5:13: note: class peer: the class is not judged: those of the provider azure are not yet understood
-    DIR/other.yaml:5:13: note: class peer: the class is not judged: its provider is "thales", none of keyferry, vault, openbao, aws
+    DIR/later.yaml:5:13: note: class peer: the class is not checked: Keyferry does not understand classes of the provider azure yet
+    DIR/other.yaml:5:13: note: class peer: the class is not checked: its provider is "thales", not one of keyferry, vault, openbao, aws
     5 objects in 3 classes, 5 files: 8 faults, 3 warnings
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml DIR/warned.yaml"), @r#"
@@ -504,10 +504,10 @@ fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
     policy:
       - pods: { namespace: "shop", serviceAccount: "web" }
         read:
-          - "*/team-a/web/kv/data/db" # the class names no backend: give --config, or write its name for the `*`
+          - "*/team-a/web/kv/data/db" # the class names no backend: give --config, or write its name instead of the `*`
         update:
-          - "*/team-a/web/pki/issue/web" # the class names no backend: give --config, or write its name for the `*`
-    # What backends.* does not itself say of the login has to be granted by its classMay (a list there replaces the default):
+          - "*/team-a/web/pki/issue/web" # the class names no backend: give --config, or write its name instead of the `*`
+    # The classes ask for a login that backends.* does not have. Its classMay has to grant it (a list there replaces the default):
     #   address: ["https://vault.example:8200"]
     #   audience: ["bao"]
     #   namespace: ["team-a/web"]
@@ -516,7 +516,7 @@ fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
     "#);
 }
 
-/// Two servers, and which of them has the classes of whom.
+/// Two servers, and which of them each provider's classes use.
 const SERVERS: &str = r#"
 providers: [keyferry, vault]
 identity: { verify: token-review }
@@ -585,7 +585,7 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
           - "hashi/team-shop/kv/data/db"
         update:
           - "bao/team-a/kv/data/db"
-    # What backends.hashi does not itself say of the login has to be granted by its classMay (a list there replaces the default):
+    # The classes ask for a login that backends.hashi does not have. Its classMay has to grant it (a list there replaces the default):
     #   address: ["https://elsewhere"]
     #   audience: ["other"]
     #   namespace: ["team-b"]
@@ -631,7 +631,7 @@ fn what_is_nearly_a_class_is_none_and_says_so() {
     DIR/word.yaml:5:13: error: class shop: spec.provider: "hashicorp-vault" is not a provider (did you mean vault?)
     DIR/part.yaml:5:13: error: class shop: spec.provider: "bao" is not a provider (did you mean openbao?)
     DIR/number.yaml:5:13: error: class shop: spec.provider: is a number to Kubernetes, but must be a text (put it in quotes)
-    DIR/another.yaml:5:13: note: class shop: the class is not judged: its provider is "azure-key-vault", none of keyferry, vault, openbao, aws
+    DIR/another.yaml:5:13: note: class shop: the class is not checked: its provider is "azure-key-vault", not one of keyferry, vault, openbao, aws
     DIR/case.yaml:5:13: error: class shop: spec.provider: "Vault" is not a provider (did you mean vault?)
     DIR/kind.yaml:2:7: error: class shop: kind: "SecretProvider" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)
     DIR/case-of-kind.yaml:2:7: error: class shop: kind: "SecretproviderClass" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)
@@ -671,12 +671,12 @@ fn files_that_together_hold_no_class_are_a_fault() {
     ]);
     assert_snapshot!(bench.run("DIR/pod.yaml"), @r#"
     1
-    DIR/pod.yaml:1:1: error: no SecretProviderClass is in here (kinds found: Pod, Service), so no class was judged (name other files, or use --allow-none)
+    DIR/pod.yaml:1:1: error: no SecretProviderClass is in here (kinds found: Pod, Service), so no class was checked (name other files, or use --allow-none)
     0 objects in 0 classes, 1 file: 1 fault
     "#);
     assert_snapshot!(bench.run("DIR/empty.yaml DIR/pod.yaml"), @r#"
     1
-    DIR/empty.yaml:1:1: error: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`), so no class was judged (name other files, or use --allow-none)
+    DIR/empty.yaml:1:1: error: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`), so no class was checked (name other files, or use --allow-none)
     DIR/pod.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod, Service)
     0 objects in 0 classes, 2 files: 1 fault
     "#);
@@ -693,7 +693,7 @@ fn files_that_together_hold_no_class_are_a_fault() {
     "#);
     assert_snapshot!(bench.run("DIR/azure.yaml"), @r#"
     0
-    DIR/azure.yaml:5:13: note: class peer: the class is not judged: those of the provider azure are not yet understood
+    DIR/azure.yaml:5:13: note: class peer: the class is not checked: Keyferry does not understand classes of the provider azure yet
     0 objects in 0 classes, 1 file: no fault
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml"), @r#"
@@ -736,7 +736,7 @@ fn folders_are_read_without_links_hidden_files_and_templates_of_charts() {
     "#);
     assert_snapshot!(bench.run("DIR/none DIR/empty"), @r#"
     1
-    DIR/none:1:1: error: no SecretProviderClass is in the 1 file of this folder, so no class was judged (name other files, or use --allow-none)
+    DIR/none:1:1: error: no SecretProviderClass is in the 1 file of this folder, so no class was checked (name other files, or use --allow-none)
     DIR/empty:1:1: note: no *.yaml, *.yml or *.json file is in this folder
     0 objects in 0 classes, 1 file: 1 fault
     "#);

@@ -1,4 +1,4 @@
-//! The tokens that kubelet sends along with a mount: those that the CSIDriver object asks for, held against those that are needed.
+//! The tokens that kubelet sends with a mount: compares the ones that the CSIDriver object asks for with the ones that are needed.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::identity::Verify;
 use crate::kube::{CsiDriver, KubeClient, KubeConfig};
 use crate::model::{CSI_DRIVER, Diagnosis};
 
-/// Looks at the CSIDriver object, where the API server lets us.
+/// Looks at the CSIDriver object, if the API server allows it.
 pub async fn examine(config: &Config) -> Vec<Diagnosis> {
     let wanted = wanted(config);
     if wanted.is_empty() {
@@ -15,13 +15,13 @@ pub async fn examine(config: &Config) -> Vec<Diagnosis> {
     }
     match KubeConfig::in_cluster() {
         Ok(cluster) => ask(cluster, &wanted).await,
-        Err(_) => vec![not_known(&wanted, "the API server can be asked from inside a Pod alone")],
+        Err(_) => vec![not_known(&wanted, "only a Pod can ask the API server")],
     }
 }
 
 const WHAT: &str = "token audiences";
 
-/// Each audience, and the configuration's keys that want it.
+/// Each audience, and the parts of the configuration that need it.
 type Wanted = BTreeMap<String, Vec<String>>;
 
 fn wanted(config: &Config) -> Wanted {
@@ -59,11 +59,11 @@ pub(super) fn held_against(driver: &CsiDriver, wanted: &Wanted) -> Vec<Diagnosis
         .map(|(audience, by)| {
             let (what, by) = (format!("token audience {audience}"), by.join(", "));
             if asked.contains(&audience.as_str()) {
-                return Diagnosis::ok(what, format!("the driver asks kubelet for it, and {by} wants it"));
+                return Diagnosis::ok(what, format!("the driver asks kubelet for it, and {by} needs it"));
             }
-            // The list is one for all providers: what is in it stays.
+            // All providers share this list: its audiences stay.
             let all = asked.iter().copied().chain(wanted.keys().map(String::as_str).filter(|one| !asked.contains(one)));
-            Diagnosis::fail(what, format!("the driver does not ask kubelet for it, and {by} wants it"), patch(all))
+            Diagnosis::fail(what, format!("the driver does not ask kubelet for it, and {by} needs it"), patch(all))
         })
         .collect();
     if !driver.pod_info_on_mount {
@@ -71,13 +71,13 @@ pub(super) fn held_against(driver: &CsiDriver, wanted: &Wanted) -> Vec<Diagnosis
         found.push(Diagnosis::fail(
             format!("CSIDriver {CSI_DRIVER}"),
             why,
-            "set it in the driver's manifest: the object has to be made anew",
+            "set it in the driver's manifest, then delete the object and create it again",
         ));
     }
     if !driver.requires_republish {
         let why = "requiresRepublish is not true: with driver 1.6.0 and newer, running Pods get no new secrets";
         let remedy = format!(
-            "kubectl patch csidriver {CSI_DRIVER} --type=merge --patch='{{\"spec\":{{\"requiresRepublish\":true}}}}', or leave it with older drivers"
+            "kubectl patch csidriver {CSI_DRIVER} --type=merge --patch='{{\"spec\":{{\"requiresRepublish\":true}}}}', or ignore this with older drivers"
         );
         found.push(Diagnosis::warn(format!("CSIDriver {CSI_DRIVER}"), why, remedy));
     }
@@ -87,13 +87,13 @@ pub(super) fn held_against(driver: &CsiDriver, wanted: &Wanted) -> Vec<Diagnosis
 fn not_known(wanted: &Wanted, why: &str) -> Diagnosis {
     let listed: Vec<String> = wanted.iter().map(|(audience, by)| format!("{audience} ({})", by.join(", "))).collect();
     let remedy = format!(
-        "see that they are in it, or let the daemon read it (`get` on csidrivers); where nobody else has any: {}",
+        "check that the object has them, or let the daemon read it (`get` on csidrivers); if it has no others: {}",
         patch(wanted.keys().map(String::as_str))
     );
-    Diagnosis::warn(WHAT, format!("not known: {why}. Wanted in tokenRequests of {CSI_DRIVER}: {}", listed.join(", ")), remedy)
+    Diagnosis::warn(WHAT, format!("not known: {why}. Needed in tokenRequests of {CSI_DRIVER}: {}", listed.join(", ")), remedy)
 }
 
-/// The command that makes the object ask for these.
+/// The command that makes the object ask for these audiences.
 fn patch<'a>(audiences: impl Iterator<Item = &'a str>) -> String {
     let requests: Vec<_> = audiences.map(|audience| serde_json::json!({ "audience": audience })).collect();
     let spec = serde_json::json!({ "spec": { "tokenRequests": requests } });

@@ -1,4 +1,4 @@
-//! The stores, each looked at by its own room.
+//! The stores. The module of each backend looks at its own store.
 
 use std::sync::Arc;
 

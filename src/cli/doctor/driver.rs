@@ -1,7 +1,7 @@
-//! The Secrets Store CSI driver on this node, and kubelet's folder that it works in.
+//! The Secrets Store CSI driver on this node, and kubelet's folder.
 //!
-//! Where the driver's sockets are is said by its manifests (deploy/secrets-store-csi-driver.yaml: `plugin-dir`, `registration-dir`) and by
-//! the registrar beside it, which names its own after the driver.
+//! The paths of the driver's sockets come from its manifests (deploy/secrets-store-csi-driver.yaml: `plugin-dir`, `registration-dir`) and from
+//! its registrar, whose socket has the driver's name.
 
 use std::fs;
 use std::io;
@@ -21,8 +21,8 @@ const REGISTRATIONS: &str = "plugins_registry";
 /// A driver that is well answers at once.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// What the daemon's Pod need not see.
-const ON_THE_NODE: &str = "run the doctor on the node itself to have it looked at";
+/// The remedy if the daemon's Pod does not see a part of the node.
+const ON_THE_NODE: &str = "run the doctor on the node itself to see it";
 
 /// Looks at kubelet's folder, and for the driver in it.
 pub async fn examine(kubelet_dir: &Path, delivery: DeliveryMode) -> Vec<Diagnosis> {
@@ -37,7 +37,8 @@ pub(super) async fn look(kubelet_dir: &Path, delivery: DeliveryMode, in_pod: boo
 
 fn kubelet(dir: &Path, delivery: DeliveryMode, in_pod: bool) -> Diagnosis {
     let what = format!("kubelet's folder {}", dir.display());
-    let remedy = "kubeletDir must be kubelet's own: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s";
+    let remedy =
+        "kubeletDir must be kubelet's own folder: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s";
     match (fs::read_dir(dir.join("pods")), delivery) {
         (Ok(pods), _) => Diagnosis::ok(what, format!("is there (entries in pods/: {})", pods.count())),
         (Err(_), DeliveryMode::Driver) if in_pod => Diagnosis::warn(what, "not known: this Pod does not see its pods/", ON_THE_NODE),
@@ -60,7 +61,7 @@ async fn driver(dir: &Path, in_pod: bool) -> Vec<Diagnosis> {
     match answer {
         Ok(info) if !is_registered(&registrations, &info.name) => {
             let why = format!(
-                "{} answers, and is not registered with kubelet: no {}-reg.sock in {}",
+                "{} answers, but is not registered with kubelet: there is no {}-reg.sock in {}",
                 named(&info),
                 info.name,
                 registrations.display()
@@ -82,14 +83,14 @@ async fn driver(dir: &Path, in_pod: bool) -> Vec<Diagnosis> {
     }
 }
 
-/// Some distributions put the driver's socket elsewhere; kubelet's own list still has it.
+/// Some distributions put the driver's socket elsewhere. kubelet's list still has it.
 fn absent(what: &str, socket: &Path, registrations: &Path) -> Vec<Diagnosis> {
     if is_registered(registrations, CSI_DRIVER) {
-        let why = format!("{CSI_DRIVER} is registered with kubelet; its version is not known: no {}", socket.display());
+        let why = format!("{CSI_DRIVER} is registered with kubelet; its version is not known: there is no {}", socket.display());
         return vec![Diagnosis::ok(what, why), rotation::not_known("the driver's socket is elsewhere")];
     }
     let why = format!("is not on this node: neither {} nor {CSI_DRIVER}-reg.sock in {}", socket.display(), registrations.display());
-    vec![Diagnosis::fail(what, why, "install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own")]
+    vec![Diagnosis::fail(what, why, "install the Secrets Store CSI driver; if it is installed, kubeletDir must be kubelet's own folder")]
 }
 
 fn is_registered(registrations: &Path, name: &str) -> bool {

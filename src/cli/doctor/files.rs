@@ -1,4 +1,4 @@
-//! The files that the configuration names: there, readable, not empty, and open to nobody who should not have them.
+//! The files that the configuration names: they must exist, be readable and not empty, and not be open to other users.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::model::{Diagnosis, NamedFile};
 
-/// Looks at each.
+/// Looks at each file.
 pub fn examine(files: &[NamedFile]) -> Vec<Diagnosis> {
     files.iter().map(look).collect()
 }
@@ -20,16 +20,16 @@ fn look(file: &NamedFile) -> Diagnosis {
         Ok(found) => found,
         Err(error) => return Diagnosis::fail(what, format!("{at}: {error}"), "is its volume mounted, and may this user read it?"),
     };
-    // A folder of certificates is as good as a file of them.
+    // A folder of certificates is allowed too.
     if found.is_dir() && !file.secret {
         return Diagnosis::ok(what, format!("{at}: a folder"));
     }
     if !found.is_file() {
-        return Diagnosis::fail(what, format!("{at}: is no file"), "name a file");
+        return Diagnosis::fail(what, format!("{at}: is not a file"), "name a file");
     }
     let mode = found.mode() & 0o7777;
     match readable(&file.path) {
-        Ok(0) => Diagnosis::fail(what, format!("{at}: is empty"), "write what belongs into it"),
+        Ok(0) => Diagnosis::fail(what, format!("{at}: is empty"), "write its content"),
         Err(error) => Diagnosis::fail(what, format!("{at}: {error}"), "may this user read it?"),
         Ok(_) => of_mode(file, &found, what, mode),
     }
@@ -39,7 +39,7 @@ fn of_mode(file: &NamedFile, found: &Metadata, what: String, mode: u32) -> Diagn
     let at = file.path.display();
     match mode {
         mode if mode & 0o002 != 0 => {
-            let why = format!("{at}: mode {mode:04o}: any user of the node can write it, and with it decide what is served");
+            let why = format!("{at}: mode {mode:04o}: any user of the node can write it, and so decide what Pods get");
             Diagnosis::fail(what, why, format!("chmod o-w {at}"))
         }
         mode if file.secret && mode & 0o004 != 0 => {
@@ -50,7 +50,7 @@ fn of_mode(file: &NamedFile, found: &Metadata, what: String, mode: u32) -> Diagn
     }
 }
 
-/// Whether its first byte can be read. Where a pipe lies in its place, opening must not wait for a writer.
+/// Tries to read the first byte. If the path is a pipe, opening must not wait for a writer.
 fn readable(path: &Path) -> std::io::Result<usize> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     File::from(file).read(&mut [0])
@@ -83,13 +83,13 @@ mod tests {
         let shown = Report::of(examine(&files)).show(Shown::TEXT, false);
         insta::assert_snapshot!(shown.replace(folder.path().to_str().unwrap(), "DIR"), @"
         ok   file good: DIR/good: mode 0400, 3 bytes
-        fail file empty: DIR/empty: is empty (write what belongs into it)
+        fail file empty: DIR/empty: is empty (write its content)
         warn file open: DIR/open: mode 0644: any user of the node can read it (chmod 0400 DIR/open; in a volume of a Secret: defaultMode: 0400)
-        fail file loose: DIR/loose: mode 0602: any user of the node can write it, and with it decide what is served (chmod o-w DIR/loose)
+        fail file loose: DIR/loose: mode 0602: any user of the node can write it, and so decide what Pods get (chmod o-w DIR/loose)
         fail file gone: DIR/gone: No such file or directory (os error 2) (is its volume mounted, and may this user read it?)
         ok   file open: DIR/open: mode 0644, 3 bytes
         ok   file .: DIR/.: a folder
-        fail file .: DIR/.: is no file (name a file)
+        fail file .: DIR/.: is not a file (name a file)
         ");
     }
 }

@@ -13,7 +13,7 @@ const WHAT: &str = "metrics";
 pub fn examine(listen: Option<SocketAddr>, port: Option<&str>) -> Vec<Diagnosis> {
     let Some(port) = port.filter(|port| !port.is_empty()) else {
         return match listen {
-            // Without the component nobody says who should reach it.
+            // Without the component, Keyferry does not know who should reach the endpoint.
             Some(at) if !at.ip().is_loopback() => vec![Diagnosis::ok(WHAT, format!("served at {at}"))],
             Some(_) | None => Vec::new(),
         };

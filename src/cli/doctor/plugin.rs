@@ -1,4 +1,4 @@
-//! Asking a CSI driver who it is, as kubelet does (the CSI specification, "GetPluginInfo").
+//! Asks a CSI driver for its name and version, as kubelet does (the CSI specification, "GetPluginInfo").
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::model::clean;
 use crate::server::proto::csi::GetPluginInfoRequest;
 use crate::server::proto::csi::identity_client::IdentityClient;
 
-/// What a driver says of itself.
+/// What a driver says about itself.
 #[derive(Debug)]
 pub struct Info {
     pub name: String,
@@ -17,7 +17,7 @@ pub struct Info {
 }
 
 /// # Errors
-/// Nobody listens at the socket, or who does is no CSI driver.
+/// Nobody listens at the socket, or the listener is not a CSI driver.
 pub async fn info(socket: &Path) -> io::Result<Info> {
     let channel = channel(socket).await.map_err(|error| error.cause)?;
     let answer = IdentityClient::new(channel).get_plugin_info(GetPluginInfoRequest {}).await;

@@ -11,16 +11,16 @@ use crate::steps::Steps;
 
 const WHAT: &str = "Pods without their volume";
 
-/// Between two looks: a Pod that ends may look so for a moment.
+/// The time between two looks: a Pod that ends may look like one without a volume for a moment.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// How long one look may go on.
+/// The most time for one look.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// The most that are named.
+/// The most Pods that the report names.
 const MAX_NAMED: usize = 5;
 
-/// Where the folder cannot be seen nothing is said: the line of kubelet's folder has it.
+/// If the folder cannot be seen, this reports nothing: the line about kubelet's folder already does.
 pub async fn examine(kubelet_dir: &Path) -> Vec<Diagnosis> {
     let first = look(kubelet_dir).await;
     let Ok(Found { volumes, unmounted, .. }) = first else { return first.err().as_ref().and_then(blind).into_iter().collect() };
@@ -51,7 +51,7 @@ fn blind(error: &Blind) -> Option<Diagnosis> {
 
 fn told(found: &[&Unmounted]) -> Diagnosis {
     if found.is_empty() {
-        return Diagnosis::ok(WHAT, "none: those that seemed so have ended");
+        return Diagnosis::ok(WHAT, "none: the Pods that seemed to have none have ended");
     }
     let named: Vec<_> =
         found.iter().take(MAX_NAMED).map(|one| format!("uid {} (volume {})", clean(&one.pod_uid), clean(&one.volume))).collect();

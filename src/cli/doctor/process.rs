@@ -1,4 +1,4 @@
-//! The running daemon as the kernel sees it: whether what it holds in memory can land on a disk.
+//! The running daemon, as the kernel sees it: can its memory get to a disk?
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ pub async fn examine(sockets: &SocketConfig) -> Vec<Diagnosis> {
     let Some(path) = sockets.providers.first().map(|provider| sockets.path(provider)) else { return Vec::new() };
     match pid(&path).await {
         Some(pid) => look(&PathBuf::from(format!("/proc/{pid}")), Path::new("/proc/swaps")),
-        // That nobody answers at the socket is told there.
+        // The check of the sockets reports that nobody answers.
         None => Vec::new(),
     }
 }
 
-/// Who made the socket that is connected to (unix(7), `SO_PEERCRED`); `None` also where it is of another process namespace.
+/// The process that made the socket (unix(7), `SO_PEERCRED`). `None` also if that process is in another process namespace.
 pub(super) async fn pid(socket: &Path) -> Option<i32> {
     let stream = timeout(ANSWER, UnixStream::connect(socket)).await.ok()?.ok()?;
     stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
@@ -38,11 +38,7 @@ pub(super) fn look(process: &Path, swaps: &Path) -> Vec<Diagnosis> {
         Some("0") => found.push(Diagnosis::ok(what("core dumps"), "are off")),
         Some(size) => {
             let why = format!("are allowed up to {size} bytes: a crash would write secrets to a disk");
-            found.push(Diagnosis::fail(
-                what("core dumps"),
-                why,
-                "see the start of its log; is a security profile in the way of setrlimit?",
-            ));
+            found.push(Diagnosis::fail(what("core dumps"), why, "see the start of its log; does a security profile forbid setrlimit?"));
         }
         None => found.push(Diagnosis::warn(what("core dumps"), "not known: its limits cannot be read", "run the doctor as root")),
     }

@@ -1,11 +1,11 @@
-//! All diagnoses, and how they are written for a person or a script.
+//! All diagnoses, written for a person or a script.
 
 use serde_json::{Value as Json, json};
 
 use crate::cli::{Format, Shown};
 use crate::model::{Diagnosis, Level};
 
-/// What was found, in the order of looking.
+/// What was found, in the order of the looks.
 #[derive(Debug)]
 pub struct Report(Vec<Diagnosis>);
 
@@ -38,7 +38,7 @@ impl Report {
         }
     }
 
-    /// How it went, in one line.
+    /// The result, in one line.
     pub fn summary(&self) -> String {
         let (ok, warnings, failures) = (self.count(Level::Ok), self.count(Level::Warn), self.count(Level::Fail));
         let plural = if warnings == 1 { "warning" } else { "warnings" };
@@ -71,11 +71,11 @@ fn line(Diagnosis { level, what, why, remedy }: &Diagnosis, colours: bool) -> St
     let word = format!("{:<4}", level.as_str());
     let word = if colours { format!("\u{1b}[{}m{word}\u{1b}[0m", colour(*level)) } else { word };
     let remedy = if remedy.is_empty() { String::new() } else { format!(" ({remedy})") };
-    // What a store or a file says may have lines: here each is one.
+    // A store's or a file's message may have several lines. Here it becomes one line.
     format!("{word} {}\n", format!("{what}: {why}{remedy}").replace(['\n', '\r'], " "))
 }
 
-/// Of ECMA-48, "SGR": green, yellow, red.
+/// Colours of ECMA-48, "SGR": green, yellow, red.
 fn colour(level: Level) -> &'static str {
     match level {
         Level::Ok => "32",

@@ -1,7 +1,7 @@
-//! The driver's rotation poll interval, which decides what becomes of a Pod whose first mount got no answer.
+//! The driver's rotation poll interval. It matters for a Pod whose first mount got no answer.
 //!
-//! From v1.6.0 on the driver skips a mount whose folder is younger than the interval, and answers that it succeeded, with nothing in the folder
-//! (`NodePublishVolume` in pkg/secrets-store/nodeserver.go). With an interval of 0 it never does.
+//! From v1.6.0 on, the driver skips a mount if its folder is younger than the interval. It then answers that the mount succeeded, with nothing in
+//! the folder (`NodePublishVolume` in pkg/secrets-store/nodeserver.go). With an interval of 0 it never skips a mount.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::model::{Diagnosis, clean};
 
 const WHAT: &str = "driver: rotation poll interval";
 
-/// The driver's own, where its command line has none.
+/// The driver's default, if its command line has no value.
 const DEFAULT: &str = "2m (the driver's default)";
 
 /// Reads the command line of the driver that listens at this socket.
@@ -22,7 +22,7 @@ pub(super) async fn examine(socket: &Path, version: &str) -> Diagnosis {
     }
 }
 
-/// What to say where the driver's process cannot be seen: how else the value is found.
+/// If the driver's process cannot be seen: how an admin finds the value.
 pub(super) fn not_known(why: &str) -> Diagnosis {
     let look = "with driver 1.6.0 and later it must be 0s: kubectl get daemonsets -A -o yaml | grep rotation-poll-interval; docs/errors.md says why";
     Diagnosis::warn(WHAT, format!("not known: {why}"), look)
@@ -49,7 +49,7 @@ pub(super) fn judge(version: &str, arguments: &[&str]) -> Diagnosis {
     )
 }
 
-/// A switch of Go's `flag` package: on by its name alone, too.
+/// A switch of Go's `flag` package: the name without a value also means true.
 fn is_on(arguments: &[&str]) -> bool {
     let of_name = |argument: &&&str| named(argument).is_some_and(|(name, _)| name == "enable-secret-rotation");
     let value = arguments.iter().rev().find(of_name).and_then(|argument| named(argument));
@@ -64,18 +64,18 @@ fn last<'a>(arguments: &[&'a str], name: &str) -> Option<&'a str> {
     })
 }
 
-/// With one dash or with two.
+/// Splits a flag with one dash or with two.
 fn named(argument: &str) -> Option<(&str, Option<&str>)> {
     let flag = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))?;
     Some(flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value))))
 }
 
-/// A duration of Go's, such as `1h2m0.5s`, that is zero or less: the driver runs with it, so it is well-formed.
+/// Whether a duration of Go, such as `1h2m0.5s`, is zero or less. The driver runs with it, so its form is right.
 fn is_nothing(duration: &str) -> bool {
     duration.starts_with('-') || !duration.contains(|digit| ('1'..='9').contains(&digit))
 }
 
-/// A version that cannot be read is taken for a new one.
+/// A version that cannot be read counts as a new one.
 fn is_before_1_6(version: &str) -> bool {
     let mut numbers = version.trim_start_matches('v').split('.').map(|number| number.parse::<u32>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {

@@ -1,4 +1,4 @@
-//! The sockets that the driver finds us by: their folder, who answers, and whether another's leftover stands before ours.
+//! The sockets at which the driver finds Keyferry: their folder, who answers, and whether an old socket of another provider comes before ours.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -51,7 +51,7 @@ fn folder(dir: &Path) -> Diagnosis {
     }
 }
 
-/// Whom the socket's group lets in besides those who may ask.
+/// Users that the socket's group lets in, but that may not ask.
 fn members(config: &SocketConfig, path: &Path) -> Option<Diagnosis> {
     let found = fs::symlink_metadata(path).ok().filter(|found| found.mode() & 0o060 != 0)?;
     let doubts = group::doubts(found.gid(), &config.allowed_peers)?;
@@ -66,7 +66,7 @@ fn place(dir: &Path, looked_in: &[&Path]) -> Option<Diagnosis> {
     let (what, usual) = (format!("socket folder {}", dir.display()), looked_in.iter().map(|folder| folder.display().to_string()));
     let why =
         format!("a driver looks for providers in {}, and here only if its flag says so", usual.collect::<Vec<_>>().join(", then in "));
-    Some(Diagnosis::warn(what, why, "see that --provider-volume of the driver leads to this folder, or leave socketDir out"))
+    Some(Diagnosis::warn(what, why, "check that --provider-volume of the driver leads to this folder, or leave socketDir out"))
 }
 
 async fn answers(config: &SocketConfig, provider: &str) -> Diagnosis {
@@ -75,7 +75,7 @@ async fn answers(config: &SocketConfig, provider: &str) -> Diagnosis {
     let start = "start keyferry serve; its log says why it ended";
     match fs::symlink_metadata(&path) {
         Ok(found) if !found.file_type().is_socket() => {
-            return Diagnosis::fail(what, "is no socket", "remove it: the daemon leaves it alone");
+            return Diagnosis::fail(what, "is not a socket", "remove it: the daemon does not replace it");
         }
         Ok(found) if found.mode() & 0o007 != 0 => {
             let why = format!("mode {:04o}: any user of the node can ask for any Pod's secrets", found.mode() & 0o7777);
@@ -89,7 +89,7 @@ async fn answers(config: &SocketConfig, provider: &str) -> Diagnosis {
     }
     let uid = geteuid().as_raw();
     if !config.allowed_peers.contains(&uid) {
-        let why = format!("not known: the daemon answers nobody of uid {uid} (allowedPeers)");
+        let why = format!("not known: the daemon does not answer uid {uid} (allowedPeers)");
         return Diagnosis::warn(what, why, "run the doctor as a user that may connect, such as root");
     }
     ask(what, &path, start).await
@@ -100,7 +100,7 @@ async fn ask(what: String, path: &Path, start: &str) -> Diagnosis {
         let mut client = connect(path).await.map_err(|error| format!("nobody answers: {} ({start})", error.cause))?;
         version(&mut client, ANSWER).await.map_err(|error: CallError| error.to_string())
     };
-    // Around both: a socket whose listener accepts nothing is no better than a silent one.
+    // The limit is around both steps: the listener may also accept no connection at all.
     let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::TimedOut(ANSWER).to_string()));
     match answer {
         Ok(answer) if answer.runtime_name != NAME => {
@@ -108,7 +108,7 @@ async fn ask(what: String, path: &Path, start: &str) -> Diagnosis {
             Diagnosis::fail(what, why, "two providers of one name cannot share a node: stop the other one")
         }
         Ok(answer) if answer.runtime_version != env!("CARGO_PKG_VERSION") => {
-            let why = format!("{NAME} {} answers, and this doctor is of {}", answer.runtime_version, env!("CARGO_PKG_VERSION"));
+            let why = format!("{NAME} {} answers, but this doctor has version {}", answer.runtime_version, env!("CARGO_PKG_VERSION"));
             Diagnosis::warn(what, why, "use the doctor of the daemon's version")
         }
         Ok(answer) => Diagnosis::ok(what, format!("{NAME} {} answers", answer.runtime_version)),
@@ -116,7 +116,7 @@ async fn ask(what: String, path: &Path, start: &str) -> Diagnosis {
     }
 }
 
-/// A socket of the same name where the driver looks too.
+/// A socket of the same name in another folder where the driver looks.
 fn shadow(config: &SocketConfig, provider: &str, looked_in: &[&Path]) -> Option<Diagnosis> {
     let ours = looked_in.iter().position(|folder| is_same(folder, &config.dir));
     let (at, path) = looked_in.iter().enumerate().find_map(|(at, folder)| {
@@ -126,13 +126,13 @@ fn shadow(config: &SocketConfig, provider: &str, looked_in: &[&Path]) -> Option<
     let (what, own) = (format!("socket {}", path.display()), config.path(provider));
     let remedy = format!("rm {}, then delete the driver's Pod on this node: it keeps the path it found until it restarts", path.display());
     Some(if ours.is_none_or(|ours| at < ours) {
-        Diagnosis::fail(what, format!("stands before ours: the driver looks there first, and never gets to {}", own.display()), remedy)
-    } else {
-        Diagnosis::warn(
+        Diagnosis::fail(
             what,
-            format!("has the name of {}: a driver that found it before that was there still calls it", own.display()),
+            format!("comes before Keyferry's socket: the driver looks there first, and never gets to {}", own.display()),
             remedy,
         )
+    } else {
+        Diagnosis::warn(what, format!("has the same name as {}: a driver that found it earlier still calls it", own.display()), remedy)
     })
 }
 

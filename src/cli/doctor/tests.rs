@@ -1,4 +1,4 @@
-//! Looks at broken things that only a test can make: another's sockets, an API server, a process.
+//! Looks at broken things that only a test can make: other sockets, an API server, a process.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -35,14 +35,14 @@ async fn a_leftover_of_another_provider_is_told() {
     insta::assert_snapshot!(look(&second).await, @"
     ok   socket folder DIR/var: mode 0755, owner UID
     fail socket DIR/var/keyferry.sock: nobody answers: Connection refused (os error 111) (start keyferry serve; its log says why it ended)
-    fail socket DIR/etc/keyferry.sock: stands before ours: the driver looks there first, and never gets to DIR/var/keyferry.sock (rm DIR/etc/keyferry.sock, then delete the driver's Pod on this node: it keeps the path it found until it restarts)
+    fail socket DIR/etc/keyferry.sock: comes before Keyferry's socket: the driver looks there first, and never gets to DIR/var/keyferry.sock (rm DIR/etc/keyferry.sock, then delete the driver's Pod on this node: it keeps the path it found until it restarts)
     ");
     insta::assert_snapshot!(look(&first).await, @"
     ok   socket folder DIR/etc: mode 0755, owner UID
     fail socket DIR/etc/keyferry.sock: nobody answers: Connection refused (os error 111) (start keyferry serve; its log says why it ended)
-    warn socket DIR/var/keyferry.sock: has the name of DIR/etc/keyferry.sock: a driver that found it before that was there still calls it (rm DIR/var/keyferry.sock, then delete the driver's Pod on this node: it keeps the path it found until it restarts)
+    warn socket DIR/var/keyferry.sock: has the same name as DIR/etc/keyferry.sock: a driver that found it earlier still calls it (rm DIR/var/keyferry.sock, then delete the driver's Pod on this node: it keeps the path it found until it restarts)
     ");
-    // One folder by two names is no other folder.
+    // Two names of one folder are the same folder.
     let alias = folder.path().join("run");
     std::os::unix::fs::symlink(&second, &alias).unwrap();
     let found = sockets::look(&sockets(&alias), &[&second]).await;
@@ -63,7 +63,7 @@ async fn each_trouble_of_a_socket_is_told() {
     fs::write(dir.join("keyferry.sock"), "").unwrap();
     insta::assert_snapshot!(look().await, @"
     fail socket folder DIR/sockets: DIR/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w DIR/sockets)
-    fail socket DIR/sockets/keyferry.sock: is no socket (remove it: the daemon leaves it alone)
+    fail socket DIR/sockets/keyferry.sock: is not a socket (remove it: the daemon does not replace it)
     ");
     fs::remove_file(dir.join("keyferry.sock")).unwrap();
     let silent = UnixListener::bind(dir.join("keyferry.sock")).unwrap();
@@ -86,27 +86,27 @@ async fn what_is_left_of_a_driver_is_told() {
     let kubelet = folder.path().join("kubelet");
     let look = async |delivery, in_pod| shown(driver::look(&kubelet, delivery, in_pod).await, folder.path());
     insta::assert_snapshot!(look(DeliveryMode::Driver, true).await, @"
-    warn kubelet's folder DIR/kubelet: not known: this Pod does not see its pods/ (run the doctor on the node itself to have it looked at)
-    warn driver: not known: this Pod does not see DIR/kubelet/plugins/csi-secrets-store/csi.sock (run the doctor on the node itself to have it looked at)
+    warn kubelet's folder DIR/kubelet: not known: this Pod does not see its pods/ (run the doctor on the node itself to see it)
+    warn driver: not known: this Pod does not see DIR/kubelet/plugins/csi-secrets-store/csi.sock (run the doctor on the node itself to see it)
     warn driver: rotation poll interval: not known: this Pod does not see the driver's process (with driver 1.6.0 and later it must be 0s: kubectl get daemonsets -A -o yaml | grep rotation-poll-interval; docs/errors.md says why)
     0 ok, 3 warnings, 0 failing
     ");
     insta::assert_snapshot!(look(DeliveryMode::Driver, false).await, @"
-    warn kubelet's folder DIR/kubelet: pods/: No such file or directory (os error 2) (kubeletDir must be kubelet's own: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s)
-    fail driver: is not on this node: neither DIR/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in DIR/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own)
+    warn kubelet's folder DIR/kubelet: pods/: No such file or directory (os error 2) (kubeletDir must be kubelet's own folder: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s)
+    fail driver: is not on this node: neither DIR/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in DIR/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is installed, kubeletDir must be kubelet's own folder)
     ");
     fs::create_dir_all(kubelet.join("plugins/csi-secrets-store")).unwrap();
     fs::create_dir_all(kubelet.join("plugins_registry")).unwrap();
     insta::assert_snapshot!(look(DeliveryMode::Provider, false).await, @"
-    fail kubelet's folder DIR/kubelet: pods/: No such file or directory (os error 2): no volume can be written (delivery: provider) (kubeletDir must be kubelet's own: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s)
-    fail driver: is not on this node: neither DIR/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in DIR/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own)
+    fail kubelet's folder DIR/kubelet: pods/: No such file or directory (os error 2): no volume can be written (delivery: provider) (kubeletDir must be kubelet's own folder: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s)
+    fail driver: is not on this node: neither DIR/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in DIR/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is installed, kubeletDir must be kubelet's own folder)
     ");
     // A driver that has its socket elsewhere, and one that has died.
     fs::write(kubelet.join("plugins_registry/secrets-store.csi.k8s.io-reg.sock"), "").unwrap();
     fs::create_dir(kubelet.join("pods")).unwrap();
     insta::assert_snapshot!(look(DeliveryMode::Provider, false).await, @"
     ok   kubelet's folder DIR/kubelet: is there (entries in pods/: 0)
-    ok   driver: secrets-store.csi.k8s.io is registered with kubelet; its version is not known: no DIR/kubelet/plugins/csi-secrets-store/csi.sock
+    ok   driver: secrets-store.csi.k8s.io is registered with kubelet; its version is not known: there is no DIR/kubelet/plugins/csi-secrets-store/csi.sock
     warn driver: rotation poll interval: not known: the driver's socket is elsewhere (with driver 1.6.0 and later it must be 0s: kubectl get daemonsets -A -o yaml | grep rotation-poll-interval; docs/errors.md says why)
     2 ok, 1 warning, 0 failing
     ");
@@ -173,7 +173,7 @@ async fn the_tokens_that_the_driver_asks_for_are_held_against_those_needed() {
         found.replace(&server.address.to_string(), "SERVER")
     };
     insta::assert_snapshot!(ask().await, @r#"
-    warn token audiences: not known: GET https://SERVER/apis/storage.k8s.io/v1/csidrivers/secrets-store.csi.k8s.io: it answered 403 Forbidden. Wanted in tokenRequests of secrets-store.csi.k8s.io: bao (backend bao), keyferry (identity) (see that they are in it, or let the daemon read it (`get` on csidrivers); where nobody else has any: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"bao"},{"audience":"keyferry"}]}}')
+    warn token audiences: not known: GET https://SERVER/apis/storage.k8s.io/v1/csidrivers/secrets-store.csi.k8s.io: it answered 403 Forbidden. Needed in tokenRequests of secrets-store.csi.k8s.io: bao (backend bao), keyferry (identity) (check that the object has them, or let the daemon read it (`get` on csidrivers); if it has no others: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"bao"},{"audience":"keyferry"}]}}')
     0 ok, 1 warning, 0 failing
     "#);
     assert_eq!(server.calls()[0].path, "/apis/storage.k8s.io/v1/csidrivers/secrets-store.csi.k8s.io");
@@ -181,16 +181,16 @@ async fn the_tokens_that_the_driver_asks_for_are_held_against_those_needed() {
     insta::assert_snapshot!(ask().await, @"fail token audiences: there is no CSIDriver object secrets-store.csi.k8s.io: the driver is not installed in this cluster (install the Secrets Store CSI driver)");
     server.answer(Answer::Text(200, r#"{"spec":{"podInfoOnMount":true,"requiresRepublish":true,"tokenRequests":[{"audience":""},{"audience":"bao"},{"audience":"keyferry"}]}}"#.into()));
     insta::assert_snapshot!(ask().await, @"
-    ok   token audience bao: the driver asks kubelet for it, and backend bao wants it
-    ok   token audience keyferry: the driver asks kubelet for it, and identity wants it
+    ok   token audience bao: the driver asks kubelet for it, and backend bao needs it
+    ok   token audience keyferry: the driver asks kubelet for it, and identity needs it
     2 ok, 0 warnings, 0 failing
     ");
     server.answer(Answer::Text(200, r#"{"spec":{"tokenRequests":[{"audience":"other"},{"audience":"bao"}]}}"#.into()));
     insta::assert_snapshot!(ask().await, @r#"
-    ok   token audience bao: the driver asks kubelet for it, and backend bao wants it
-    fail token audience keyferry: the driver does not ask kubelet for it, and identity wants it (kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"other"},{"audience":"bao"},{"audience":"keyferry"}]}}')
-    fail CSIDriver secrets-store.csi.k8s.io: podInfoOnMount is not true: kubelet does not say whose volume it is (set it in the driver's manifest: the object has to be made anew)
-    warn CSIDriver secrets-store.csi.k8s.io: requiresRepublish is not true: with driver 1.6.0 and newer, running Pods get no new secrets (kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"requiresRepublish":true}}', or leave it with older drivers)
+    ok   token audience bao: the driver asks kubelet for it, and backend bao needs it
+    fail token audience keyferry: the driver does not ask kubelet for it, and identity needs it (kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"other"},{"audience":"bao"},{"audience":"keyferry"}]}}')
+    fail CSIDriver secrets-store.csi.k8s.io: podInfoOnMount is not true: kubelet does not say whose volume it is (set it in the driver's manifest, then delete the object and create it again)
+    warn CSIDriver secrets-store.csi.k8s.io: requiresRepublish is not true: with driver 1.6.0 and newer, running Pods get no new secrets (kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"requiresRepublish":true}}', or ignore this with older drivers)
     "#);
     for garbage in ["", "{}", "<html>", r#"{"spec":3}"#] {
         server.answer(Answer::Text(200, garbage.into()));
@@ -223,7 +223,7 @@ fn what_may_reach_a_disk_is_told() {
     2 ok, 0 warnings, 0 failing
     ");
     insta::assert_snapshot!(look("unlimited", 0, "/dev/sda2 partition 8 0 -2\n"), @"
-    fail process 42: core dumps: are allowed up to unlimited bytes: a crash would write secrets to a disk (see the start of its log; is a security profile in the way of setrlimit?)
+    fail process 42: core dumps: are allowed up to unlimited bytes: a crash would write secrets to a disk (see the start of its log; does a security profile forbid setrlimit?)
     warn process 42: memory: is not locked, and the node has swap: secrets in memory may be written to it (give the daemon CAP_IPC_LOCK or an infinite RLIMIT_MEMLOCK, or encrypt the swap)
     ");
     fs::remove_file(process.join("limits")).unwrap();
@@ -233,10 +233,10 @@ fn what_may_reach_a_disk_is_told() {
 #[test]
 fn a_report_is_for_a_person_or_a_script() {
     let report =
-        Report::of(vec![Diagnosis::ok("a", "fine"), Diagnosis::warn("b", "two\nlines", "mend it"), Diagnosis::fail("c", "broken", "")]);
+        Report::of(vec![Diagnosis::ok("a", "fine"), Diagnosis::warn("b", "two\nlines", "fix it"), Diagnosis::fail("c", "broken", "")]);
     insta::assert_snapshot!(report.show(Shown::TEXT, false), @"
     ok   a: fine
-    warn b: two lines (mend it)
+    warn b: two lines (fix it)
     fail c: broken
     ");
     assert!(report.show(Shown::TEXT, true).starts_with("\u{1b}[32mok  \u{1b}[0m a: fine\n"));
@@ -256,7 +256,7 @@ fn a_report_is_for_a_person_or_a_script() {
           "level": "warn",
           "what": "b",
           "why": "two\nlines",
-          "remedy": "mend it"
+          "remedy": "fix it"
         },
         {
           "level": "fail",

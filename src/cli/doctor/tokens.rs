@@ -1,4 +1,4 @@
-//! The tokens that were given with `--token`: what they say of themselves, and whether the daemon would take them.
+//! The tokens of `--token`: what they say about themselves, and whether the daemon would accept them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ pub struct Given {
     tokens: BTreeMap<String, (PathBuf, Arc<SecretBytes>)>,
 }
 
-/// No folder, and never one: keys that are fetched for a look are not kept.
+/// A path that can never be a folder: keys that are fetched for a look are not kept.
 const NOWHERE: &str = "/dev/null/keyferry";
 
 impl Given {
     /// # Errors
-    /// A file cannot be read, or holds no token.
+    /// A file cannot be read, or has no token.
     pub fn read(tokens: &[(String, String)]) -> Result<Self, MountCommandError> {
         let mut given = Self::default();
         for (audience, file) in tokens {
@@ -37,7 +37,7 @@ impl Given {
         self.tokens.contains_key(audience)
     }
 
-    /// For the stores that are logged in to on an admin's word: who the token for this audience says it is, and it alone.
+    /// For the login to stores: the Pod that the token for this audience names, with this one token. The admin is believed.
     pub fn visitor(&self, audience: &str) -> Option<Visitor> {
         let (_, token) = self.tokens.get(audience)?;
         let claims = TokenClaims::read(token.expose()).ok()?;
@@ -51,10 +51,10 @@ impl Given {
     }
 }
 
-/// Looks at each, and has the daemon's own verified as a mount would.
+/// Looks at each token, and verifies the token for the daemon itself, as a mount would.
 pub async fn examine(given: &Given, config: &IdentityConfig, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
     let mut found: Vec<Diagnosis> = given.tokens.iter().map(|(audience, (file, token))| look(audience, file, token, clock.now())).collect();
-    // One that is not even what it should be says so above.
+    // If a token is wrong already, the lines above say so.
     let sound = found.iter().all(|found| found.level == Level::Ok);
     if config.verify != Verify::Driver && given.has(&config.audience) && sound {
         found.push(verified(given, config, clock).await);
@@ -72,18 +72,18 @@ fn look(audience: &str, file: &Path, token: &SecretBytes, now: Timestamp) -> Dia
     let Some(pod) = &claims.pod else {
         return Diagnosis::fail(
             what,
-            format!("{at}: is bound to no Pod"),
+            format!("{at}: is not bound to a Pod"),
             "make one with --bound-object-kind Pod, as `keyferry doctor --help` shows",
         );
     };
     let whose = format!("of Pod {}/{} and ServiceAccount {}", clean(&pod.namespace), clean(&pod.name), clean(&pod.service_account));
-    let ends = claims.expires.map_or_else(|| "has no end".to_owned(), |ends| format!("ends at {ends}"));
+    let ends = claims.expires.map_or_else(|| "does not expire".to_owned(), |ends| format!("ends at {ends}"));
     if !claims.audiences.iter().any(|one| one == audience) {
-        let why = format!("{at}: is for {}", if audiences.is_empty() { "nobody".to_owned() } else { audiences.join(", ") });
+        let why = format!("{at}: is for {}", if audiences.is_empty() { "no audience".to_owned() } else { audiences.join(", ") });
         return Diagnosis::fail(what, why, format!("make one with --audience {audience}"));
     }
     if claims.expires.is_some_and(|ends| ends <= now) {
-        return Diagnosis::fail(what, format!("{at}: ended at {}", claims.expires.unwrap_or(now)), "make a new one");
+        return Diagnosis::fail(what, format!("{at}: expired at {}", claims.expires.unwrap_or(now)), "make a new one");
     }
     Diagnosis::ok(what, format!("{at}: {whose}, for {}, issued by {}, {ends}", audiences.join(", "), clean(&claims.issuer)))
 }
@@ -92,7 +92,7 @@ fn look(audience: &str, file: &Path, token: &SecretBytes, now: Timestamp) -> Dia
 async fn verified(given: &Given, config: &IdentityConfig, clock: &Arc<dyn Clock>) -> Diagnosis {
     let what = format!("token {}: verified", config.audience);
     let own = given.tokens.get(&config.audience).and_then(|(_, token)| TokenClaims::read(token.expose()).ok()?.pod);
-    let Some(claims) = own else { return Diagnosis::fail(what, "it says of no Pod that it is its own", "") };
+    let Some(claims) = own else { return Diagnosis::fail(what, "it does not name a Pod", "") };
     let identity = match identity::build(config, Path::new(NOWHERE), Arc::clone(clock)) {
         Ok(identity) => identity,
         Err(problem) => return Diagnosis::of_error(Level::Warn, what, &format!("not known: {problem}")),
@@ -100,8 +100,8 @@ async fn verified(given: &Given, config: &IdentityConfig, clock: &Arc<dyn Clock>
     match identity.attest(&claims, &given.raw()).await {
         Ok(attested) => {
             let others: Vec<String> = attested.tokens.audiences().map(clean).collect();
-            let others = if others.is_empty() { "none of the others".to_owned() } else { format!("the tokens for: {}", others.join(", ")) };
-            Diagnosis::ok(what, format!("a mount would take it, and hand on to stores {others}"))
+            let others = if others.is_empty() { "no other token".to_owned() } else { format!("the tokens for: {}", others.join(", ")) };
+            Diagnosis::ok(what, format!("a mount would accept it, and would give the stores {others}"))
         }
         Err(error) => Diagnosis::of_error(Level::Fail, what, &error.to_string()),
     }

@@ -1,4 +1,4 @@
-//! This program, copied into a volume: an image made from nothing has no `cp`.
+//! Copies this program into a volume: an image made from nothing has no `cp`.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -12,9 +12,9 @@ use crate::files::create_new;
 const NAME: &str = "keyferry";
 const MODE: u32 = 0o755;
 
-/// Copies the running program to `DIR/keyferry`: whole, or not at all.
+/// Copies the running program to `DIR/keyferry`: the whole program, or nothing.
 pub fn run(dir: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
-    // What runs, also if another file has taken its name meanwhile.
+    // The program that runs, also if another file has its name now.
     let program = File::open("/proc/self/exe").map_err(|error| Failure::fault(format!("/proc/self/exe: {error} (is /proc mounted?)")))?;
     if !dir.is_dir() {
         return Err(Failure::usage(format!("{}: is not a folder (mount a volume there, such as an emptyDir)", dir.display())));
@@ -22,7 +22,7 @@ pub fn run(dir: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), F
     if needs_libraries(&program).unwrap_or(true) {
         warn(
             err,
-            "this program is not a static one: it runs only in images that have its libraries (`make static`, and each release, makes one that runs in all)",
+            "this program is not static: it runs only in images that have its libraries (a release, and `make static`, have one that runs in all)",
         );
     }
     let to = dir.join(NAME);
@@ -37,7 +37,7 @@ fn copied(mut program: File, dir: &Path, to: &Path) -> io::Result<u64> {
     let made = create_new(&draft)?;
     let done = filled(&mut program, made).and_then(|bytes| fs::rename(&draft, to).map(|()| bytes));
     if done.is_err() {
-        // What cannot be removed either was never there.
+        // If it cannot be removed either, it was never there.
         let _ = fs::remove_file(&draft);
     }
     done
@@ -49,8 +49,8 @@ fn filled(program: &mut File, mut made: File) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Whether the program names an interpreter, which loads its libraries: an entry PT_INTERP of the program headers (elf(5)). All that we build
-/// for has 64 bits and is little-endian.
+/// Whether the program names an interpreter, which loads its libraries: an entry PT_INTERP of the program headers (elf(5)). All our targets
+/// have 64 bits and are little-endian.
 fn needs_libraries(program: &File) -> io::Result<bool> {
     const INTERP: [u8; 4] = [3, 0, 0, 0];
     let mut header = [0; 64];

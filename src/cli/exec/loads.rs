@@ -1,11 +1,11 @@
-//! Names of variables that say what else a program runs. Who may write a secret must not choose what runs.
+//! Names of variables that decide which other code a program runs. A person who may write a secret must not decide that.
 //!
-//! No list is complete: a program may have variables of its own that do so. `--only` takes what is needed, and nothing else.
+//! No list is complete: a program may have other variables that do so. With `--only` a user names all variables that are needed.
 
 use crate::dotenv::is_run_by_a_shell;
 use crate::glob;
 
-/// By the program that reads them. docs/exec.md has the same list; a test compares both.
+/// Grouped by the program that reads them. docs/exec.md has the same list; a test compares both.
 #[rustfmt::skip] // a group has its comment
 const PATTERNS: [&str; 73] = [
     // The loader and the C library: <https://sourceware.org/git/?p=glibc.git;a=blob;f=sysdeps/generic/unsecvars.h>.
@@ -27,10 +27,10 @@ const PATTERNS: [&str; 73] = [
     "GIT_PROXY_COMMAND", "GIT_TEMPLATE_DIR", "KUBECONFIG", "AWS_CONFIG_FILE", "DOCKER_CONFIG", "PSQLRC",
 ];
 
-/// For the names of which a shell runs the value.
+/// For names whose value a shell runs.
 const SHELL: &str = "shell";
 
-/// The pattern that a name fits, if it is such a name.
+/// The pattern that matches the name, if the name loads code.
 pub fn loads_code(name: &str) -> Option<&'static str> {
     let pattern = PATTERNS.into_iter().find(|pattern| glob::matches(pattern, name));
     pattern.or_else(|| is_run_by_a_shell(name).then_some(SHELL))

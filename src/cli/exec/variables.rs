@@ -1,5 +1,5 @@
-//! Variables from mounted files. Whoever may write a secret may have written these files: each is opened without waiting, must be a regular one,
-//! and is read up to a bound.
+//! Variables from mounted files. A person who may write a secret may have written these files. So each is opened without waiting, must be a
+//! regular file, and is read up to a bound.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,16 +13,16 @@ use crate::dotenv::read_own;
 use crate::files::{Named, Unreadable, WholeFile};
 use crate::text::{NotText, lines};
 
-/// The longest file of variables, and all files of a folder together, in bytes. A whole volume is smaller, unless its limits were raised.
+/// The most bytes of a file of variables, and of all files of a folder together. A whole volume is smaller, unless its limits were raised.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Files in a folder at most.
+/// The most files in a folder.
 const MAX_FILES: usize = 4096;
 
-/// How often a volume that is replaced while it is read is read again.
+/// How often a volume is read again if it is replaced during the read.
 const ATTEMPTS: usize = 20;
 
-/// The link of a volume that leads to its files, and what its own names begin with: Kubernetes' `AtomicWriter`, and ours.
+/// A volume's link to its files, and the start of a volume's internal names. Kubernetes' `AtomicWriter` and Keyferry both use them.
 const DATA: &str = "..data";
 const OWN: &str = "..";
 
@@ -33,7 +33,7 @@ pub enum Source<'a> {
     Folder(&'a Path),
 }
 
-/// `Debug` does not show its value.
+/// A variable. `Debug` does not show its value.
 #[derive(Eq, PartialEq)]
 pub struct Variable {
     pub name: String,
@@ -43,7 +43,7 @@ pub struct Variable {
 /// Why a folder was not read.
 enum Unread {
     Failed(Failure),
-    /// It was replaced or removed meanwhile.
+    /// It was replaced or removed during the read.
     Changed(Failure),
 }
 
@@ -59,7 +59,7 @@ impl Source<'_> {
     /// All variables, or those that `only` names.
     ///
     /// # Errors
-    /// A file cannot be read (exit code 2), or has what no variable can have (1).
+    /// A file cannot be read (exit code 2), or has content that a variable cannot have (1).
     pub fn read(self, only: &[String]) -> Result<Vec<Variable>, Failure> {
         match self {
             Self::File(path) => of_file(path, only),
@@ -85,7 +85,7 @@ fn of_file(path: &Path, only: &[String]) -> Result<Vec<Variable>, Failure> {
     Ok(chosen.map(|variable| Variable { name: variable.name.to_owned(), value: variable.value.into() }).collect())
 }
 
-/// Of one state of the folder: a volume that changes meanwhile is read again.
+/// Reads one state of the folder: if a volume changes during the read, it is read again.
 fn of_folder(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Failure> {
     let mut last = unreadable(dir, &Unreadable::Unstable);
     for _ in 0..ATTEMPTS {
@@ -98,7 +98,7 @@ fn of_folder(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Failure> {
     Err(last)
 }
 
-/// The folder that a volume's link leads to now. Nothing in it changes until the link leads elsewhere: only then it is emptied, file by file.
+/// The folder that a volume's link leads to now. Its content does not change while the link leads there. Only later it is emptied, file by file.
 fn state(dir: &Path) -> Result<PathBuf, Unread> {
     let found = match fs::canonicalize(dir.join(DATA)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::canonicalize(dir),
@@ -134,7 +134,7 @@ fn of_present(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Unread> {
         let whole = entry.read(room).map_err(|cause| match cause {
             Unreadable::TooLarge { size, .. } => {
                 let why = format!(
-                    "{}: with its {size} bytes the variables have more than {MAX_BYTES} (let the application read the file)",
+                    "{}: with its {size} bytes the variables have more than {MAX_BYTES} bytes (let the application read the file)",
                     shown.display()
                 );
                 Unread::Failed(Failure::usage(why))
@@ -163,7 +163,7 @@ fn unreadable(path: &Path, cause: &Unreadable) -> Failure {
         Unreadable::Absent => " (is the volume mounted there, and the file in the class?)",
         Unreadable::NotAFile => " (pipes and devices are not read; --dir takes a folder of files, and --only chooses some of them)",
         Unreadable::TooLarge { .. } => " (let the application read the file)",
-        Unreadable::TooMany(_) => " (name the folder that has the variables alone)",
+        Unreadable::TooMany(_) => " (name a folder that has only the variables)",
         Unreadable::Io(_) | Unreadable::Unstable => "",
     };
     Failure::usage(format!("{}: {cause}{remedy}", path.display()))

@@ -73,7 +73,7 @@ impl CsiDriverProvider for Arc<Provider> {
     }
 }
 
-/// A provider in a folder of its own, with the command's inputs beside the socket.
+/// A provider in its own folder, with the command's inputs beside the socket.
 struct Stage {
     dir: TempDir,
     provider: Arc<Provider>,
@@ -115,7 +115,7 @@ impl Stage {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Runs `keyferry mount` with these flags and, where they do not say otherwise, the usual ones; `@` stands for the stage's folder.
+    /// Runs `keyferry mount` with these flags, and with the usual ones if they are not given. `@` is the stage's folder.
     async fn mount(&self, flags: &[&str]) -> Outcome {
         let usual = [
             ("--socket", "@/keyferry.sock"),
@@ -302,7 +302,7 @@ async fn an_answer_the_driver_would_refuse_is_refused() {
     let stage = Stage::new(|| Ok(MountResponse { error: Some(Error { code: "Denied".to_owned() }), ..good()? }));
     insta::assert_snapshot!(stage.dry_run().await.failure(&stage), @"1: mount request failed with provider error code Denied (the driver drops the message; see the provider's log)");
     let stage = Stage::new(|| Ok(MountResponse { object_version: Vec::new(), ..good()? }));
-    insta::assert_snapshot!(stage.dry_run().await.failure(&stage), @"1: missing object versions (the driver takes no answer without one)");
+    insta::assert_snapshot!(stage.dry_run().await.failure(&stage), @"1: missing object versions (the driver accepts no answer without one)");
     let stage = Stage::new(|| Ok(MountResponse { files: vec![file("../etc/passwd", 0o644, "x")], ..good()? }));
     let outcome = stage.mount(&["--target", "@/volume"]).await;
     insta::assert_snapshot!(outcome.failure(&stage), @r#"1: the answer has the path "../etc/passwd", which has the element "..": the driver refuses the whole mount"#);
@@ -319,7 +319,7 @@ async fn an_answer_without_files_leaves_the_folder_alone() {
     fs::write(stage.path("volume/mine"), "").unwrap();
     let mounted = stage.mount(&["--target", "@/volume"]).await.ok().out.clone();
     insta::assert_snapshot!(mounted, @"
-    The answer has no files: the driver takes it that the provider wrote the volume itself, in /var/lib/kubelet/pods/u-1/volumes/kubernetes.io~csi/secrets/mount, and leaves it alone.
+    The answer has no files: to the driver this means that the provider wrote the volume itself, in /var/lib/kubelet/pods/u-1/volumes/kubernetes.io~csi/secrets/mount, and the driver changes nothing there.
 
     Its objects:
     OBJECT          VERSION
@@ -352,7 +352,7 @@ async fn what_would_go_otherwise_in_a_cluster_is_warned_of() {
     let class = CLASS.replace("{ name: shop }", "{ name: shop, namespace: other }").replace("provider: keyferry", "provider: vault");
     fs::write(stage.path("class.yaml"), class).unwrap();
     insta::assert_snapshot!(stage.dry_run().await.ok().err, @r#"
-    warning: the class is in the namespace other, the Pod in shop: the driver looks for a class in the Pod's namespace alone
+    warning: the class is in the namespace other, the Pod in shop: the driver looks for a class only in the Pod's namespace
     warning: the class names the provider vault: the driver would call the socket vault.sock, not @/keyferry.sock
     "#);
 }
@@ -369,10 +369,10 @@ async fn faulty_inputs_are_exit_code_two_and_never_shown() {
             ["--class", "@/empty"],
             "2: @/empty:1:1: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)",
         ),
-        (["--token", "keyferry=@/empty"], "2: @/empty: is no token: it is empty (`keyferry mount --help` has a command that makes one)"),
+        (["--token", "keyferry=@/empty"], "2: @/empty: is not a token: it is empty (`keyferry mount --help` has a command that makes one)"),
         (
             ["--token", "keyferry=@/two"],
-            "2: @/two: is no token: it has a space or a second line in it (`keyferry mount --help` has a command that makes one)",
+            "2: @/two: is not a token: it has a space or a second line in it (`keyferry mount --help` has a command that makes one)",
         ),
         (
             ["--secrets", "@/secrets"],
@@ -419,7 +419,7 @@ async fn health_is_one_line() {
     insta::assert_snapshot!(shown(health(stage.path("keyferry.sock")).await.unwrap(), &stage), @"ok: keyferry 1.2.3 answers at @/keyferry.sock");
     insta::assert_snapshot!(shown(health(stage.path("none")).await.unwrap_err().to_string(), &stage), @"cannot connect to @/none: No such file or directory (os error 2) (no socket is there: is `keyferry serve` running, and is --socket its socket?)");
     let stage = Stage::speaking("v2", Box::new(good));
-    insta::assert_snapshot!(shown(health(stage.path("keyferry.sock")).await.unwrap_err().to_string(), &stage), @r#"@/keyferry.sock answers in the contract "v2", not in v1alpha1 (is it a provider of the Secrets Store CSI driver?)"#);
+    insta::assert_snapshot!(shown(health(stage.path("keyferry.sock")).await.unwrap_err().to_string(), &stage), @r#"@/keyferry.sock answers with the contract "v2", not with v1alpha1 (is it a provider of the Secrets Store CSI driver?)"#);
 }
 
 #[tokio::test(start_paused = true)]

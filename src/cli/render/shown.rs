@@ -1,4 +1,4 @@
-//! Files on a terminal or for a script. Their values are made up, so that they can be shown.
+//! Files on a terminal or for a script. Their values are made up, so they can be shown.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use crate::render::{Rendered, RenderedFile};
 
-/// Each file behind a line with its name; what is no text of a terminal is counted.
+/// A line with each file's name, and then its content, if that is plain text.
 pub fn text(rendered: &Rendered) -> String {
     let mut text = String::new();
     for file in &rendered.files {

@@ -19,7 +19,7 @@ use crate::yaml::{Faults, Kind, Node, Reader, Value, parse};
 pub struct Values {
     /// For messages.
     file: String,
-    /// By the names that the file has; `None`: absent, as in a store that does not have it.
+    /// By the names that the file has. `None`: the store does not have this secret.
     secrets: BTreeMap<String, Option<Arc<Secret>>>,
 }
 
@@ -43,13 +43,13 @@ impl Values {
         let refuse = |faults| Failure::fault(ManifestFaults { file: file.clone(), faults });
         let document = match (parse(text), of_json(text)) {
             (Ok(document), _) => document,
-            // Such as half of a pair in an escape, which is JSON and not every reader's YAML.
+            // Such as half of a surrogate pair in an escape: that is JSON, but some readers of YAML refuse it.
             (Err(_), Some(secrets)) => return Ok(Self { file, secrets }),
             (Err(fault), None) => return Err(refuse(vec![fault])),
         };
         let mut faults = Faults::default();
         let mut secrets = BTreeMap::new();
-        // An empty file has no values, as for a class of optional secrets.
+        // An empty file has no values. That is enough for a class with only optional secrets.
         if let Some(reader) =
             Some(&document).filter(|document| !document.is_null()).and_then(|document| Reader::of(document, "", &mut faults))
         {
@@ -60,10 +60,10 @@ impl Values {
         if faults.is_empty() { Ok(Self { file, secrets }) } else { Err(refuse(faults.into_sorted())) }
     }
 
-    /// Completes the objects that ask for all below a prefix: with the names of this file that begin with it.
+    /// Completes the objects that ask for all secrets below a prefix, with the names of this file that begin with it.
     ///
     /// # Errors
-    /// There are none.
+    /// No name begins with it.
     pub fn put_below(&self, plan: &mut Plan, steps: &Steps) -> Result<(), Failure> {
         let mut faults = String::new();
         for at in plan.prefixes.clone() {
@@ -80,24 +80,24 @@ impl Values {
                 parts.push(object.part_below(name, plan.secrets.len() - 1));
             }
             if parts.is_empty() && !object.optional {
-                faults.push_str(&format!("{}: {}: has no secret below it that the class wants (add one)\n", self.file, named(&folder)));
+                faults.push_str(&format!("{}: {}: has no secret below it that the class needs (add one)\n", self.file, named(&folder)));
             }
             plan.objects[at].parts = parts;
         }
         if faults.is_empty() { Ok(()) } else { Err(Failure::fault(faults)) }
     }
 
-    /// From the prefix on, each once.
+    /// The names below the folder, without the prefix, each once.
     fn names_below(&self, folder: &SecretRef) -> BTreeSet<String> {
         let prefixes = names(folder);
         let below = |name: &String| prefixes.iter().find_map(|prefix| name.strip_prefix(prefix.as_str())).map(str::to_owned);
         self.secrets.keys().filter_map(below).filter(|name| !name.is_empty()).collect()
     }
 
-    /// Beside a plan's secrets, their values.
+    /// The values of a plan's secrets, in the same order.
     ///
     /// # Errors
-    /// A secret that the class needs has none.
+    /// A secret that the class needs has no values.
     pub fn of(&self, plan: &Plan) -> Result<Vec<Option<Arc<Secret>>>, Failure> {
         let mut faults = String::new();
         let mut secrets = Vec::with_capacity(plan.secrets.len());
@@ -148,7 +148,7 @@ pub fn named(secret: &SecretRef) -> String {
     if secret.backend.as_str() == UNNAMED { secret.name.as_str().to_owned() } else { secret.to_string() }
 }
 
-/// What a secret may be called in the file, the most exact first.
+/// The names that a secret may have in the file, the most exact first.
 fn names(secret: &SecretRef) -> Vec<String> {
     let (backend, name) = (secret.backend.as_str(), secret.name.as_str());
     let with_backend = (backend != UNNAMED).then(|| format!("{backend}/{name}"));
@@ -158,7 +158,7 @@ fn names(secret: &SecretRef) -> Vec<String> {
     pinned.into_iter().chain(plain).collect()
 }
 
-/// Whether an object has no file, or fails, without it.
+/// Whether an object fails without this secret.
 fn is_needed(plan: &Plan, place: usize) -> bool {
     plan.objects.iter().filter(|object| object.secrets().any(|other| other == place)).any(|object| {
         let may_be_absent = object.parts.iter().filter(|part| part.secret == place).all(|part| part.optional) && !object.parts.is_empty();
@@ -166,7 +166,7 @@ fn is_needed(plan: &Plan, place: usize) -> bool {
     })
 }
 
-/// The same in JSON, with each value's own digits. `None`: it is not such JSON.
+/// The same in JSON, where numbers keep their digits. `None`: the text is not JSON of this form.
 fn of_json(text: &str) -> Option<BTreeMap<String, Option<Arc<Secret>>>> {
     let secrets: BTreeMap<String, Option<BTreeMap<String, Box<RawValue>>>> = serde_json::from_str(text).ok()?;
     let mut read = BTreeMap::new();
@@ -180,12 +180,12 @@ fn of_json(text: &str) -> Option<BTreeMap<String, Option<Arc<Secret>>>> {
     Some(read)
 }
 
-/// Whether an object delivers what the store gives as a whole.
+/// Whether an object delivers the store's whole response.
 fn is_delivered_as_stored(plan: &Plan, place: usize) -> bool {
     plan.objects.iter().any(|object| object.secret == place && matches!(object.select, Select::Response { .. } | Select::Searched { .. }))
 }
 
-/// What a store has that keeps texts: the members of a JSON object are its fields, and another text is the field `value`.
+/// A secret in a store that keeps texts: the members of a JSON object are its fields. Any other text is the field `value`.
 fn of_text(text: &str) -> Secret {
     let content = || SecretBytes::new(text.as_bytes().to_vec());
     let members = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(text).ok();
@@ -207,7 +207,7 @@ fn of_fields(fields: BTreeMap<FieldName, Field>) -> Secret {
     Secret { fields, response: None, version: None, lease: None }
 }
 
-/// `None`: it is absent, or what is wrong is noted.
+/// `None`: the secret is absent, or it has a fault, which goes into `faults`.
 fn secret(name: &str, node: &Node, faults: &mut Faults) -> Option<Secret> {
     if node.is_null() {
         return None;

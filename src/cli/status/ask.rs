@@ -1,4 +1,4 @@
-//! Asking the daemon: one GET over the status socket, of bounded length and time.
+//! Asks the daemon: one GET over the status socket, with a bound for length and time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use tokio::time::{Duration, timeout};
 use crate::app::status::{FORM, Report, STATUS_PAGE};
 use crate::model::clean;
 
-/// The daemon looks at its stores, keys and sockets first, which have 12 s for that.
+/// The daemon first looks at its stores, keys and sockets, and gives them 12 s.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// The longest answer that is read, in bytes. Every list in it is bounded; it has far less.
+/// The longest answer that is read, in bytes. Every list in an answer is bounded, so answers are much shorter.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
-/// The answer as it came, and as it is understood.
+/// The answer as JSON, and as a report.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub document: serde_json::Value,
@@ -91,7 +91,7 @@ async fn get(socket: &Path) -> Result<(StatusCode, Bytes), AskError> {
     }
 }
 
-/// The first line of what a daemon said.
+/// The first line of the daemon's answer.
 fn clean_line(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let line: String = text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(300).collect();

@@ -1,4 +1,4 @@
-//! What a person reads, and what they are told where nobody answers.
+//! What a person reads, and the message if nobody answers.
 
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn fine() -> Report {
     }
 }
 
-/// With as much that is wrong as there can be.
+/// A report in which everything is wrong.
 fn broken() -> Report {
     let mut report = fine();
     let outage = "POST https://bao.bao.svc:8200/v1/auth/kubernetes/login: cannot connect: Connection refused (os error 111) (is the store up, and does a NetworkPolicy let this Pod reach it?)";
@@ -150,7 +150,7 @@ fn what_is_wrong_comes_first_and_fits_the_page() {
         refused (os error 111) (is the store up, and does a NetworkPolicy let this Pod reach it?)
       socket /run/keyferry.sock: is gone (restart the provider)
 
-    Pods without their volume (70 s ago): delete each, and the next one has it
+    Pods without their volume (70 s ago): delete each Pod, and the next one has it
       shop/web-0, volume secrets (kubectl delete pod -n shop web-0)
       uid 0b5a2c1e-6a52-4c55-9b1e-9d2f6c0c7f31, volume secrets
       ... and 1 more
@@ -161,7 +161,7 @@ fn what_is_wrong_comes_first_and_fits_the_page() {
         BackendUnavailable, last delivered 16 min ago (Pods: web-5d8f7c9b64-2xkqp, web-5d8f7c9b64-8r7zt,
         web-5d8f7c9b64-lq2mn ...)
       failing    1  shop/(no name) for 15 min: PolicyDenied, never delivered (Pods: x)
-      stale      2  shop/db for 2 h: a store is out, and the oldest answer was got 3 h ago
+      stale      2  shop/db for 2 h: a store is out, and the oldest answer is from 3 h ago
       current   12  shop/db for 2 h
       ... and 3 more classes
 
@@ -191,7 +191,7 @@ fn what_is_not_known_says_why() {
     report.configuration = None;
     let shown = text::show(&report, 100);
     assert!(shown.contains("Pods without their volume: not known: /var/lib/kubelet/pods: No such"), "{shown}");
-    assert!(shown.contains("Volumes: none was asked for in the last 10 minutes"), "{shown}");
+    assert!(shown.contains("Volumes: no Pod asked for one in the last 10 minutes"), "{shown}");
     report.pods_without_volume = PodsReport::default();
     assert!(text::show(&report, 100).contains("not known yet"));
 }

@@ -8,10 +8,10 @@ use crate::app::status::{
     BackendReport, ConfigurationReport, GroupReport, LeasesReport, PodReport, PodsReport, PotReport, Report, VolumesReport,
 };
 
-/// What a class or a Pod is called where its name is not known.
+/// The word for a class or a Pod whose name is not known.
 const NAMELESS: &str = "(no name)";
 
-/// Lines, with what wraps indented.
+/// Lines. A line that wraps is indented.
 struct Page {
     text: String,
     width: usize,
@@ -35,7 +35,7 @@ pub(super) fn show(report: &Report, width: usize) -> String {
 }
 
 impl Page {
-    /// A line, wrapped at blanks; what follows is indented by two more.
+    /// A line, wrapped at blanks. The next lines are indented by two more.
     fn line(&mut self, indent: usize, text: &str) {
         let (mut column, mut first) = (indent, true);
         let _ = write!(self.text, "{:indent$}", "");
@@ -48,7 +48,7 @@ impl Page {
                 self.text.push(' ');
                 column += 1;
             }
-            // A word that is longer than a line, such as a path, is not broken: it is there to be copied.
+            // A word that is longer than a line, such as a path, is not broken, so that people can copy it.
             self.text.push_str(word);
             (column, first) = (column + length, false);
         }
@@ -83,12 +83,12 @@ impl Page {
         let PodsReport { looked, unknown, pods, more } = report;
         match (looked, unknown) {
             (_, Some(why)) => self.heading(&format!("Pods without their volume: not known: {why}")),
-            (None, None) => self.heading("Pods without their volume: not known yet: kubelet's folder is looked at soon"),
+            (None, None) => self.heading("Pods without their volume: not known yet: Keyferry looks at kubelet's folder soon"),
             (Some(looked), None) if pods.is_empty() => {
                 self.heading(&format!("Pods without their volume: none ({} ago)", span(now, *looked)));
             }
             (Some(looked), None) => {
-                self.heading(&format!("Pods without their volume ({} ago): delete each, and the next one has it", span(now, *looked)));
+                self.heading(&format!("Pods without their volume ({} ago): delete each Pod, and the next one has it", span(now, *looked)));
                 for pod in pods {
                     self.pod(pod);
                 }
@@ -116,7 +116,7 @@ impl Page {
     fn volumes(&mut self, report: &VolumesReport, now: Timestamp) {
         let VolumesReport { current, failing, stale, groups, more } = report;
         if groups.is_empty() {
-            return self.heading("Volumes: none was asked for in the last 10 minutes");
+            return self.heading("Volumes: no Pod asked for one in the last 10 minutes");
         }
         let out = if *stale > 0 { format!("{stale} stale, ") } else { String::new() };
         self.heading(&format!("Volumes: {failing} failing, {out}{current} current"));
@@ -142,7 +142,7 @@ impl Page {
             let _ = write!(text, " (Pods: {}{left_out})", pods.join(", "));
         }
         if let Some(stale) = stale {
-            let _ = write!(text, ": a store is out, and the oldest answer was got {} ago", span(now, *stale));
+            let _ = write!(text, ": a store is out, and the oldest answer is from {} ago", span(now, *stale));
         }
         self.line(2, &text);
     }
@@ -174,7 +174,7 @@ impl Page {
     }
 }
 
-/// From one time to a later one, in the largest unit that says enough.
+/// The time from `earlier` to `later`, in the largest unit that is exact enough.
 pub(in crate::cli) fn span(later: Timestamp, earlier: Timestamp) -> String {
     let between: SignedDuration = later.duration_since(earlier);
     seconds(u64::try_from(between.as_secs()).unwrap_or(0))

@@ -22,34 +22,34 @@ use crate::model::SecretName;
 pub enum VaultCommand {
     /// Make a vault, or add recipients to one
     ///
-    /// Makes the folder (0700) with its list of recipients and, where the identity file does not exist, a new age identity in it
-    /// (0600). Run again, it adds what is missing and changes nothing else.
+    /// Makes the folder (0700) with its list of recipients. If the identity file does not exist, it also makes that file (0600), with a new age
+    /// identity. If you run it again, it adds what is missing and changes nothing else.
     #[command(after_help = "Examples:
   keyferry vault init --vault ./vault --identity ./age.key
   keyferry vault init --vault ./vault --recipient age1...
 
-The identity file is what opens the vault: keep it out of the vault's folder and out of any repository.
-A new recipient can open what is set from then on; `keyferry vault rekey` seals what was set before to them as well.")]
+The identity file opens the vault: keep it out of the vault's folder and out of any repository.
+A new recipient can open the secrets that are set from then on. `keyferry vault rekey` encrypts the earlier ones for them too.")]
     Init(Init),
 
     /// Make a secret, or replace all its fields
     ///
-    /// A new secret needs no identity: it is encrypted for the vault's recipients. A secret that exists gets exactly these fields; where it
-    /// would lose some, and always without an identity, --replace is needed. The fields it had are kept as an earlier revision.
+    /// A new secret needs no identity: it is encrypted for the vault's recipients. A secret that exists gets exactly these fields. If it would lose
+    /// a field, or if you give no identity, --replace is needed. The old fields are kept as an earlier revision.
     #[command(after_help = "Examples:
   keyferry vault set shop/db username=app password=-
   keyferry vault set shop/db username=app password=@./password --replace
   pwgen -s 32 1 | tr -d '\\n' | keyferry vault set shop/api token=-
 
-At a terminal FIELD=- asks for the value, and does not show it: one line, without its end.
-The bytes of a file or of a pipe are taken as they are: a newline at the end is part of the value.
+At a terminal, FIELD=- asks for the value and does not show it. The value is one line, without the line break.
+From a file or a pipe, the value is exactly its bytes: a line break at the end is a part of it.
 Every user of this machine can see an argument (`ps`), and it stays in the shell's history: give secret values by @FILE or -.
-A value that itself starts with @, or is -, is given by a file.")]
+If a value itself starts with @, or is -, give it by a file.")]
     Set(Set),
 
     /// Change some fields of a secret, and keep the others
     ///
-    /// Needs an identity. The revision before is kept. Values that are the same change nothing.
+    /// Needs an identity. The earlier revision is kept. If all values are the same, nothing changes.
     #[command(after_help = "Examples:
   keyferry vault patch shop/db password=-
   keyferry vault patch shop/db host=db.example port=5432 --unset socket")]
@@ -57,15 +57,16 @@ A value that itself starts with @, or is -, is given by a file.")]
 
     /// Change a secret in your editor
     ///
-    /// Opens the text fields in $VISUAL, else $EDITOR, and makes a new revision of what you save. Binary fields are not shown, and stay. The
-    /// text is in a folder in memory (a tmpfs), which is removed at the end.
+    /// Opens the text fields in $VISUAL, or in $EDITOR if that is not set, and makes a new revision from what you save. Binary fields are not
+    /// shown, and stay as they are. The text is in a folder in memory (a tmpfs). The folder is removed at the end.
     #[command(after_help = "Examples:
   keyferry vault edit shop/db
   EDITOR='code --wait' keyferry vault edit shop/db
 
 If you change nothing, nothing is written. If the text has a fault, the editor opens again and the fault is at the top. If you then leave the
 text as it is, or empty it, nothing is written (exit code 1).
-vim, nvim and nano get the options with which they leave no copy elsewhere (swap, backup, history). For another editor set them yourself.")]
+Keyferry gives vim, nvim and nano options so that they leave no copy elsewhere (swap, backup, history). For another editor, set such options
+yourself.")]
     Edit(Edit),
 
     /// Show a secret's fields, or print one
@@ -85,7 +86,7 @@ vim, nvim and nano get the options with which they leave no copy elsewhere (swap
 
     /// Show the revisions of a secret, newest first, and which fields each one changed
     ///
-    /// Never shows values. Without an identity the numbers alone are shown.
+    /// Never shows values. Without an identity it shows only the numbers.
     #[command(after_help = "Examples:
   keyferry vault history shop/db
   keyferry vault history shop/db -o json")]
@@ -102,14 +103,15 @@ vim, nvim and nano get the options with which they leave no copy elsewhere (swap
 
     /// Give a secret the fields of an earlier revision
     ///
-    /// Makes a new revision with these fields: numbers only go up. `keyferry vault history` shows what is kept.
+    /// Makes a new revision with these fields: numbers only go up. `keyferry vault history` shows which revisions are kept.
     #[command(after_help = "Example:
   keyferry vault rollback shop/db --to 3")]
     Rollback(Rollback),
 
     /// Give a secret another name, with its history
     ///
-    /// Every revision is encrypted again, because the name is inside. The classes of Pods still name the old one: change them too.
+    /// Every revision is encrypted again, because the name is in the encrypted part. The classes of Pods still have the old name: change
+    /// them too.
     #[command(after_help = "Example:
   keyferry vault rename shop/db shop/database")]
     Rename(Rename),
@@ -121,8 +123,8 @@ vim, nvim and nano get the options with which they leave no copy elsewhere (swap
 
     /// Remove secrets and all their revisions
     ///
-    /// Only the count of the revisions stays: a new secret of that name goes on from there, so that no version ever means
-    /// two things. A copy of the vault (a git repository's history, a backup) still has what was removed.
+    /// Only the number of the last revision stays: a new secret of that name continues after it. So a version never means two things. A copy of
+    /// the vault (a git repository's history, a backup) still has what was removed.
     #[command(after_help = "Examples:
   keyferry vault remove shop/db
   keyferry vault remove shop/db shop/api --dry-run")]
@@ -130,12 +132,12 @@ vim, nvim and nano get the options with which they leave no copy elsewhere (swap
 
     /// List who can open the secrets, or change the list
     ///
-    /// Needs no identity. The list applies to what is set from then on; `keyferry vault rekey` encrypts the rest again.
+    /// Needs no identity. The list applies to secrets that are set from then on. `keyferry vault rekey` encrypts the others again.
     #[command(after_help = "Examples:
   keyferry vault recipients
   keyferry vault recipients --add age1... --remove age1...
 
-A recipient that was removed can still open the files of before, and old copies of them: run rekey, and change the values.")]
+A recipient that you removed can still open the earlier files, and old copies of them: run rekey, and change the values.")]
     Recipients(Recipients),
 
     /// Remove earlier revisions
@@ -149,40 +151,40 @@ A recipient that was removed can still open the files of before, and old copies 
 
     /// Encrypt all secrets again, for the vault's current recipients
     ///
-    /// Opens every revision of every secret first; only then is anything written, each file whole. Revisions stay as they are, so that no Pod
-    /// sees a change. If it is cut short, the vault works, and running it again finishes the work.
+    /// Opens every revision of every secret first. Only then does it write, one whole file after the other. Revisions stay as they are, so no Pod
+    /// sees a change. If it is interrupted, the vault still works: run it again to finish.
     #[command(after_help = "Examples:
   keyferry vault rekey --vault ./vault --identity ./age.key
   keyferry vault rekey --vault ./vault --identity ./age.key --add age1new... --remove age1old...
 
-After a run that was cut short give both the old and the new identity: each opens a part.
-Who had an identity that is removed can still open old copies of the files: replace the secrets as well.")]
+After an interrupted run, give both the old and the new identity: each opens a part.
+A removed identity can still open old copies of the files: replace the secrets too.")]
     Rekey(Rekey),
 
     /// Print secrets in the clear, or write them to files
     ///
-    /// Current revisions only. Every secret is opened before anything is written.
+    /// Exports only the current revisions. It opens every secret before it writes anything.
     #[command(after_help = "Examples:
   keyferry vault export > /dev/shm/vault.json
   keyferry vault export shop/ --format kubernetes | kubectl apply -f -
   keyferry vault export --format dotenv --to /dev/shm/secrets
 
-Files are made 0600 in a new folder (0700). What is written is in the clear: a tmpfs such as /dev/shm keeps it off the disk.")]
+The files get the mode 0600, in a new folder (0700). Their values are in the clear: a tmpfs such as /dev/shm keeps them off the disk.")]
     Export(Export),
 
     /// Set secrets from an export, dotenv files or Kubernetes Secrets
     ///
-    /// Everything is read before anything is written, and every fault told at once, without a value. Needs no identity.
+    /// Reads everything before it writes anything. Reports all faults together, and shows no value. Needs no identity.
     #[command(after_help = "Examples:
   kubectl get secret -n shop -o yaml | keyferry vault import --dry-run -
   keyferry vault import --on-conflict skip ./dotenv-folder
   keyferry vault import /dev/shm/vault.json
   keyferry vault import --format dotenv --name shop/db - < db.txt
 
-A folder: each dotenv file below it is a secret named by its path. shop/db.env is shop/db, shop/.env is shop, shop/.env.production is
+In a folder, each dotenv file is a secret, and the path is its name: shop/db.env is shop/db, shop/.env is shop, shop/.env.production is
 shop/production. With --format json or kubernetes, files of that format are read instead.
-Ciphertext (SOPS, Ansible Vault, ...) and references (vault:path#key, op://, ...) are faults. The message names what to run first.
-Secrets of Kubernetes' own (ServiceAccount tokens, Helm releases) are not imported.")]
+Ciphertext (SOPS, Ansible Vault, ...) and references (vault:path#key, op://, ...) are faults. The message says what to run first.
+Secrets that Kubernetes and Helm keep for themselves (ServiceAccount tokens, Helm releases) are not imported.")]
     Import(Import),
 }
 
@@ -194,15 +196,15 @@ pub struct Rekey {
     #[command(flatten)]
     pub(super) keys: Keys,
 
-    /// One more recipient; may be given several times
+    /// One more recipient; may be repeated
     #[arg(long, value_name = "RECIPIENT")]
     pub(super) add: Vec<Unshown>,
 
-    /// A recipient to take off the list; may be given several times
+    /// A recipient to remove from the list; may be repeated
     #[arg(long, value_name = "RECIPIENT")]
     pub(super) remove: Vec<Unshown>,
 
-    /// Leave what cannot be opened as it is, and end with exit code 1
+    /// Leave files that cannot be opened as they are, and end with exit code 1
     #[arg(long)]
     pub(super) skip_unreadable: bool,
 
@@ -218,11 +220,11 @@ pub struct Export {
     #[command(flatten)]
     pub(super) keys: Keys,
 
-    /// The form: keyferry's own JSON, which holds everything; dotenv, which holds text; Kubernetes Secrets
+    /// The format: Keyferry's own JSON, which has everything; dotenv, which has only text; or Kubernetes Secrets
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub(super) format: Format,
 
-    /// Write a file a secret into this new folder, instead of printing
+    /// Write one file per secret into this new folder, instead of printing
     #[arg(long, value_name = "DIR")]
     pub(super) to: Option<PathBuf>,
 
@@ -230,7 +232,7 @@ pub struct Export {
     #[arg(long)]
     pub(super) force: bool,
 
-    /// Secrets' names, or with / at their end all that start so; left out: every secret
+    /// Names of secrets. A name with / at its end means all names that start with it. Without names: every secret
     pub(super) names: Vec<String>,
 }
 
@@ -239,23 +241,23 @@ pub struct Import {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// The form of the files; left out: told by each file itself
+    /// The format of the files. Without it, Keyferry recognizes the format of each file
     #[arg(long, value_enum)]
     pub(super) format: Option<Format>,
 
-    /// What a secret is called in the vault. Without it: {namespace}/{name} for Secrets of Kubernetes, {name} for dotenv files
+    /// The secret's name in the vault. Without it: {namespace}/{name} for Secrets of Kubernetes, {name} for dotenv files
     #[arg(long, value_name = "TEMPLATE", value_parser = name_template)]
     pub(super) name: Option<String>,
 
-    /// The namespace of Secrets that name none
+    /// The namespace for Secrets that have none
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(super) namespace: Option<String>,
 
-    /// Take ciphertext and references as they are: without it they are faults
+    /// Import ciphertext and references as they are. Without it they are faults
     #[arg(long)]
     pub(super) as_is: bool,
 
-    /// What becomes of secrets that are in the vault already
+    /// What to do with secrets that are in the vault already
     #[arg(long, value_enum, default_value_t = Conflict::Fail)]
     pub(super) on_conflict: Conflict,
 
@@ -279,7 +281,7 @@ pub enum Format {
 pub enum Conflict {
     /// Set nothing at all.
     Fail,
-    /// Set them anew: what they had becomes an earlier revision.
+    /// Set them again: their old fields become an earlier revision.
     Replace,
     /// Leave them as they are, and set the others.
     Skip,
@@ -290,11 +292,11 @@ pub struct Init {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// The age identity file: made where it does not exist; its recipients are listed in the vault
+    /// The age identity file. It is made if it does not exist. Its recipients are added to the vault's list
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY", required_unless_present = "recipients")]
     pub(super) identity: Option<PathBuf>,
 
-    /// One more age recipient (a public key, `age1...`) who can open the secrets; may be given several times
+    /// One more age recipient (a public key, `age1...`) who can open the secrets; may be repeated
     #[arg(long = "recipient", value_name = "RECIPIENT")]
     pub(super) recipients: Vec<Unshown>,
 
@@ -321,7 +323,7 @@ pub struct Get {
     #[command(flatten)]
     pub(super) form: OutputForm,
 
-    /// The revision; the current one if left out
+    /// The revision. Without it: the current one
     #[arg(long, value_name = "REVISION", value_parser = str::parse::<Revision>)]
     pub(super) version: Option<Revision>,
 }
@@ -331,7 +333,7 @@ pub struct List {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Only needed with -o wide, and for more than names with -o json; may be given several times
+    /// Only needed with -o wide, and with -o json for more than the names; may be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 
@@ -339,7 +341,7 @@ pub struct List {
     #[arg(long, short, value_enum, value_name = "FORM", default_value_t = ListForm::Text)]
     pub(super) output: ListForm,
 
-    /// Only names that start so, such as shop/
+    /// Only names that start with this, such as shop/
     #[arg(default_value = "", hide_default_value = true)]
     pub(super) prefix: String,
 }
@@ -350,14 +352,14 @@ pub(super) struct Folder {
     #[arg(long, value_name = "DIR", env = "KEYFERRY_VAULT")]
     pub(super) vault: PathBuf,
 
-    /// Print errors alone
+    /// Print only errors
     #[arg(long, short)]
     pub(super) quiet: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Trial {
-    /// Tell what would change, and change nothing
+    /// Say what would change, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 
@@ -365,7 +367,7 @@ pub(super) struct Trial {
     pub(super) form: OutputForm,
 }
 
-/// For whatever makes a revision.
+/// The options of each command that makes a revision.
 #[derive(Args, Debug)]
 pub(super) struct Revising {
     /// How many earlier revisions stay
@@ -376,10 +378,10 @@ pub(super) struct Revising {
     pub(super) trial: Trial,
 }
 
-/// A secret and the fields it is given.
+/// A secret and its new fields.
 #[derive(Args, Debug)]
 pub(super) struct Given {
-    /// Take empty values
+    /// Accept empty values
     #[arg(long)]
     pub(super) allow_empty: bool,
 
@@ -395,14 +397,14 @@ pub(super) struct Given {
     pub(super) fields: Vec<Unshown>,
 }
 
-/// A secret and its name elsewhere.
+/// A secret and its new name.
 #[derive(Args, Debug)]
 pub(super) struct Pair {
     /// The secret's name
     #[arg(value_parser = secret_name)]
     pub(super) old: SecretName,
 
-    /// Its new name, or that of the copy
+    /// The new name, or the name of the copy
     #[arg(value_parser = secret_name)]
     pub(super) new: SecretName,
 }
@@ -430,17 +432,17 @@ pub(super) enum ListForm {
 
 #[derive(Args, Debug)]
 pub(super) struct Keys {
-    /// The age identity file that opens the vault; may be given several times
+    /// The age identity file that opens the vault; may be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY", required = true)]
     pub(super) identity: Vec<PathBuf>,
 }
 
-/// An argument that may be, or may by mistake be, a secret. It is parsed here and not by clap, whose messages quote what is wrong.
+/// An argument that may be a secret, perhaps by mistake. It is parsed here and not by clap, because clap's messages quote a wrong value.
 #[derive(Clone)]
 pub(super) struct Unshown(pub(super) Zeroizing<String>);
 
 impl Trial {
-    /// Says what was done, or would be: a line for a person, or a document, which also has `dryRun`.
+    /// Prints what was done, or would be done: a line for a person, or a document, which also has `dryRun`.
     pub(super) fn tell(&self, out: &mut dyn Write, line: &str, mut document: Value) -> Result<(), VaultCliError> {
         match self.form.output {
             Form::Json => {
@@ -453,7 +455,7 @@ impl Trial {
 }
 
 impl VaultCommand {
-    /// Whether errors alone are printed.
+    /// Whether only errors are printed.
     pub(super) fn is_quiet(&self) -> bool {
         let folder = match self {
             Self::Copy(it) => &it.folder,
@@ -496,7 +498,7 @@ pub(super) fn secret_name(text: &str) -> Result<SecretName, String> {
     text.parse().map(VaultName::into).map_err(|cause| format!("the name {cause}"))
 }
 
-/// `{namespace}` and `{name}` stand for what a Secret or a file says; a name has no other braces by mistake.
+/// `{namespace}` and `{name}` are the namespace and the name of a Secret or a file. Other braces are a mistake.
 fn name_template(text: &str) -> Result<String, String> {
     if text.replace("{namespace}", "").replace("{name}", "").contains(['{', '}']) {
         return Err("has braces around something else (write {namespace} or {name})".to_owned());

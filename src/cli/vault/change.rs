@@ -20,7 +20,7 @@ pub struct Set {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Tells which fields an existing secret would lose. Also needed if the vault's history is lost. May be given several times
+    /// Shows which fields an existing secret would lose. Also needed if the vault's history is lost. May be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 
@@ -40,7 +40,7 @@ pub struct Patch {
     #[command(flatten)]
     pub(super) keys: Keys,
 
-    /// Take this field out; may be given several times
+    /// Remove this field; may be repeated
     #[arg(long, value_name = "FIELD")]
     pub(super) unset: Vec<String>,
 
@@ -75,7 +75,7 @@ impl Set {
         let given = Assignments::parse(&self.given.fields)?;
         let vault = Vault::open_for_writing(&self.folder.vault)?.keeping(self.given.revising.keep);
         let names: Vec<FieldName> = given.names().cloned().collect();
-        // Before anybody types a value, and again when nobody else can change the secret.
+        // Before the person types a value, and again when the lock keeps others from changing the secret.
         self.check_replaced(&vault, &names)?;
         let fields = given.read(self.given.allow_empty, input, err)?;
         Vault::check(&self.given.name, &fields)?;
@@ -98,7 +98,7 @@ impl Set {
         trial.tell(out, &format!("{name}: revision {revision}, {fields_shown}, encrypted for {recipients}"), document(revision))
     }
 
-    /// Nobody loses a field without a word.
+    /// Refuses to drop a field, unless `--replace` is given.
     fn check_replaced(&self, vault: &Vault, names: &[FieldName]) -> Result<(), VaultCliError> {
         if self.replace || !vault.has(&self.given.name)? {
             return Ok(());
@@ -107,7 +107,7 @@ impl Set {
         if self.identity.is_empty() {
             let remedy = "to change single fields: `keyferry vault patch`; to replace all of them: --replace";
             return Err(fault(format!(
-                "{name}: is in the vault already, and without an identity nobody can tell which fields it would lose ({remedy})"
+                "{name}: is in the vault already, and without an identity Keyferry cannot see which fields it would lose ({remedy})"
             )));
         }
         let opened = open(&reader(&self.folder.vault, &self.identity, name)?, &self.folder.vault, name)?;
@@ -145,7 +145,7 @@ impl Patch {
         let (folder, name) = (&self.folder.vault, &self.given.name);
         let vault = Vault::open_for_writing(folder)?.keeping(self.given.revising.keep);
         let reader = reader(folder, &self.keys.identity, name)?;
-        // Before anybody types a value, and again when nobody else can change the secret.
+        // Before the person types a value, and again when the lock keeps others from changing the secret.
         self.check_unset(&open(&reader, folder, name)?)?;
         let given = given.read(self.given.allow_empty, input, err)?;
         let writer = vault.lock()?;
@@ -172,7 +172,7 @@ impl Patch {
     }
 }
 
-/// Sets a secret that somebody has changed, unless nothing has changed.
+/// Sets a secret if its fields have changed.
 pub(super) fn put(
     writer: &Writer,
     name: &SecretName,

@@ -6,10 +6,10 @@ use super::count;
 use super::fields::Fields;
 use crate::backend::store::file::SecretType;
 
-/// More kept fields than this are counted instead of named.
+/// If more fields than this are kept, the sentence has only their count.
 const NAMED: usize = 8;
 
-/// The fields by what became of them, in the order of their names.
+/// The fields that were added, changed, kept and removed, in the order of their names.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Changes {
     pub added: Vec<String>,

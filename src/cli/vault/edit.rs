@@ -1,6 +1,6 @@
-//! `edit`: the text fields of a secret, in the person's own editor.
+//! `edit`: the person changes the text fields of a secret in their own editor.
 //!
-//! The vault is not locked while they type. It is at the end, and the change is refused if the secret has another revision by then.
+//! The vault is not locked while they type. It is locked at the end. If the secret has another revision then, the change is refused.
 
 mod desk;
 mod editor;
@@ -72,7 +72,7 @@ impl Edit {
         self.put(&vault, &reader, &desk, &opened, &fields, (out, err))
     }
 
-    /// What the person made of the fields, binary ones included; `None` if they left them as they are.
+    /// The fields after the edit, with the binary ones. `None` if the person changed nothing.
     fn typed(&self, desk: &Desk, editor: &Editor, opened: &Opened, err: &mut dyn Write) -> Result<Option<Fields>, VaultCliError> {
         let name = &self.name;
         let mut shown = sheet::write(name, opened);
@@ -128,7 +128,7 @@ impl Edit {
         })
     }
 
-    /// Nobody's change is lost: not that of somebody else in the meantime, and of one's own at least its fields are named.
+    /// Refuses to overwrite a change that somebody else made meanwhile. The message names the fields of the person's own change.
     fn check_unmoved(&self, reader: &Reader, folder: &Path, former: &Opened, fields: &Fields) -> Result<(), VaultCliError> {
         let name = &self.name;
         let what = Changes { kept: Vec::new(), ..changes(former, fields) }.sentence();

@@ -1,4 +1,4 @@
-//! The fields that are typed after a secret's name, and where their values come from.
+//! The fields after a secret's name on the command line, and where their values come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::model::{Field, FieldName, SecretBytes};
 
 pub type Fields = BTreeMap<FieldName, Field>;
 
-/// `FIELD=...`, understood and not yet read.
+/// `FIELD=...`, parsed, but with values that are not yet read.
 pub struct Assignments<'a>(Vec<(FieldName, Value<'a>)>);
 
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ impl<'a> Assignments<'a> {
     }
 }
 
-/// `place` counts the fields from 1: what stands there may be a value whose field was forgotten, and is not quoted.
+/// `place` counts the fields from 1. The text is not quoted: it may be a secret value without its field name.
 fn assignment(place: usize, text: &str) -> Result<(FieldName, Value<'_>), VaultCliError> {
     let Some((field, value)) = text.split_once('=') else {
         return Err(usage(format!("field {place} after the name has no `=`: write FIELD=VALUE, FIELD=@FILE or FIELD=-")));
@@ -118,7 +118,7 @@ impl Value<'_> {
     }
 }
 
-/// Of a value that is not one, such as ciphertext.
+/// Warns if the value looks like something else, such as ciphertext.
 pub fn warn_of_mark(field: &FieldName, value: &[u8], err: &mut dyn Write) -> Result<(), VaultCliError> {
     match marks::of_value(value) {
         Some(mark) => warn(err, &format!("{field}: is {}, and is taken as it is ({})", mark.what, mark.remedy)),
@@ -131,12 +131,12 @@ fn ends_as_echo_does(value: &[u8]) -> bool {
     str::from_utf8(value).is_ok_and(|text| text.strip_suffix('\n').is_some_and(|line| !line.contains(['\n', '\0'])))
 }
 
-/// To the end. The buffer has its full size from the start: one that grows would leave copies of the secret behind.
+/// Reads to the end. The buffer has its full size from the start: a growing buffer would leave copies of the secret in memory.
 fn read_bounded(input: &mut dyn Read) -> io::Result<SecretBytes> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
     input.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
-        return Err(io::Error::other(format!("more than {MAX_BYTES} bytes, and a secret has no more")));
+        return Err(io::Error::other(format!("more than {MAX_BYTES} bytes, which a secret cannot have")));
     }
     Ok(SecretBytes::new(bytes.to_vec()))
 }

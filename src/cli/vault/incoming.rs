@@ -1,4 +1,4 @@
-//! What `keyferry vault import` is given, read whole before anything is written: every fault at once, and never a value in one.
+//! The input of `keyferry vault import`. It is read completely before anything is written. All faults are reported together, without values.
 
 mod manifests;
 mod sources;
@@ -25,16 +25,16 @@ type Fields = BTreeMap<FieldName, Field>;
 #[derive(Debug, Default)]
 pub struct Incoming {
     pub secrets: BTreeMap<SecretName, Given>,
-    /// What was left out, and what may not be meant.
+    /// What was left out, and what may be a mistake.
     pub notes: Vec<String>,
     faults: Vec<String>,
-    /// Whether one of them is that a file cannot be read.
+    /// Whether a file cannot be read.
     unreadable: bool,
     /// Whether `--as-is`, `--name` and `--namespace` had an effect.
     used: Used,
 }
 
-/// One of them.
+/// A secret to set.
 #[derive(Debug)]
 pub struct Given {
     pub secret_type: Option<SecretType>,
@@ -58,8 +58,11 @@ pub fn read_all(arguments: &Import, input: &mut dyn Read) -> Result<Incoming, Va
         incoming.read(arguments, path, input);
     }
     if incoming.secrets.is_empty() && incoming.faults.is_empty() {
-        let mut nothing = vec!["there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say \
-                      so, and from standard input, with --format dotenv)".to_owned()];
+        let mut nothing = vec![
+            "there is no secret in the input (give an export, Kubernetes Secrets or dotenv; dotenv from standard input, \
+                      or from a file with another name, needs --format dotenv)"
+                .to_owned(),
+        ];
         nothing.extend(incoming.notes.iter().map(|note| format!("note: {note}")));
         return Err(VaultCliError::Faults(nothing));
     }
@@ -101,7 +104,7 @@ impl Incoming {
         if let Some(mark) = marks::of_file(&bytes) {
             return self.not_values(shown, mark);
         }
-        // kubectl reads UTF-16, and so a manifest may be; what else is UTF-16 is named below.
+        // kubectl reads UTF-16, so a manifest may be UTF-16. In other formats it is a fault, see below.
         let manifest = text::read_manifest(&bytes);
         let format = arguments.format.unwrap_or_else(|| sources::guess(path, manifest.as_ref().map_or("", |text| text.as_str())));
         let text = text::read(&bytes);
@@ -133,7 +136,7 @@ impl Incoming {
         let mut fields = Vec::new();
         for entry in entries {
             let at = format!("{file}: line {}: {}", entry.line, entry.name);
-            // What follows a `#` belongs to a reference such as vault:path#key.
+            // In a reference such as vault:path#key, the part after `#` belongs to it.
             let mark = marks::of_value(entry.value.as_bytes()).or_else(|| marks::of_value(entry.whole.as_bytes()));
             self.check_value(arguments, &at, mark);
             fields.push((entry.name.to_owned(), entry.value.as_bytes().to_vec()));
@@ -141,7 +144,7 @@ impl Incoming {
         self.add(&name, file, None, fields);
     }
 
-    /// A note for each way in which kubectl reads values of the file otherwise.
+    /// One note for each way in which kubectl would read values of the file differently.
     fn note_differences(&mut self, file: &str, entries: &[dotenv::Entry<'_>]) {
         let mut places: BTreeMap<Difference, Vec<String>> = BTreeMap::new();
         for entry in entries {
@@ -180,7 +183,7 @@ impl Incoming {
         }
     }
 
-    /// SOPS leaves the form of a JSON text, and puts its own member beside what it has encrypted.
+    /// SOPS keeps the form of a JSON text, and adds its own member beside the encrypted values.
     fn no_exchange(&mut self, file: &str, text: &str, fault: &InvalidExchange) {
         match parse_all(text).ok().and_then(|documents| documents.iter().find_map(marks::of_document)) {
             Some(mark) => self.not_values(file, mark),
@@ -217,7 +220,7 @@ impl Incoming {
         }
     }
 
-    /// What else a fault of YAML says may quote the text.
+    /// The message has only the place and the key, because other words of a YAML fault may quote a secret.
     fn no_manifest(&mut self, file: &str, text: &str, fault: &Fault) {
         let at = format!("{file}:{}:{}", fault.at.line, fault.at.column);
         let problem = match marks::of_broken(text) {
@@ -229,7 +232,7 @@ impl Incoming {
     }
 
     fn read_secret(&mut self, arguments: &Import, at: &str, object: Object<'_>) {
-        let Some(name) = object.metadata("name") else { return self.faults.push(format!("{at}: a Secret without metadata.name")) };
+        let Some(name) = object.metadata("name") else { return self.faults.push(format!("{at}: the Secret has no metadata.name")) };
         if object.is_their_own() {
             let secret_type = object.secret_type().unwrap_or_default();
             return self.notes.push(format!("{at}: the Secret {name} is not imported: its type is {secret_type}"));
@@ -260,7 +263,7 @@ impl Incoming {
         }
     }
 
-    /// An object that a controller makes a Secret from.
+    /// An object from which a controller makes a Secret.
     fn maker(&mut self, at: &str, object: Object<'_>) {
         let (kind, name) = (object.kind, object.metadata("name").unwrap_or("NAME"));
         let namespace = object.metadata("namespace").map(|namespace| format!(" -n {namespace}")).unwrap_or_default();
@@ -268,7 +271,7 @@ impl Incoming {
         self.faults.push(format!("{at}: the {kind} {name} has no values ({remedy})"));
     }
 
-    /// The secret's name in the vault, by `--name` or the form's own template.
+    /// The secret's name in the vault, from `--name` or from the format's usual template.
     fn named(&mut self, arguments: &Import, usual: &str, at: &str, own_namespace: Option<&str>, own_name: Option<&str>) -> Option<String> {
         self.used.name |= arguments.name.is_some();
         let mut name = arguments.name.as_deref().unwrap_or(usual).to_owned();
@@ -282,7 +285,7 @@ impl Incoming {
         }
         if name.contains("{name}") {
             let Some(own_name) = own_name else {
-                self.faults.push(format!("{at}: has no name of its own for the secret (give --name)"));
+                self.faults.push(format!("{at}: has no name for the secret (give --name)"));
                 return None;
             };
             name = name.replace("{name}", own_name);
@@ -328,10 +331,10 @@ impl Incoming {
         }
     }
 
-    /// An option that changes nothing is one that did not do what it was given for.
+    /// If an option has no effect, it did not do what the user expected: that is a fault.
     fn check_options(&self, arguments: &Import) -> Result<(), VaultCliError> {
         if arguments.as_is && !self.used.as_is {
-            return Err(usage("--as-is has no effect: every value is one (remove it)"));
+            return Err(usage("--as-is has no effect: no value is ciphertext or a reference (remove it)"));
         }
         if arguments.name.is_some() && !self.used.name {
             return Err(usage("--name has no effect: an export has its secrets' names (remove it)"));

@@ -1,19 +1,19 @@
-//! What looks like a secret and is not one yet: ciphertext, and references that another program puts a value for.
+//! Recognizes texts that are not yet a secret's value: ciphertext, and references that another program replaces with a value.
 //!
-//! A mark of a document says so of all of it, and is always a fault. A mark of a value counts where the whole value fits.
+//! A mark of a document is about the whole document, and is always a fault. A mark of a value counts only if the whole value fits.
 
 use crate::cli::manifest::field;
 use crate::text;
 use crate::yaml::{Node, Value, parse_all};
 
-/// What a thing is, and what to do about it.
+/// What a text is, and what to do about it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mark {
     /// Completes "is ...".
     pub what: &'static str,
     /// An order: what to run first.
     pub remedy: &'static str,
-    /// It may be meant: an application may decrypt it itself.
+    /// It may be intended: an application may decrypt it itself.
     pub legal: bool,
 }
 
@@ -24,10 +24,10 @@ const AGE: Mark = fault("encrypted by age", "run `age --decrypt` first");
 const PGP: Mark = fault("encrypted by PGP", "run `gpg --decrypt` first");
 const DOTENV_VAULT: Mark = fault("encrypted by dotenv-vault", "run `npx dotenv-vault decrypt` first");
 const AZURE: Mark = fault("a reference to Azure Key Vault", "run `az keyvault secret show` first");
-const TEMPLATE: Mark = fault("a template", "let the program that fills it in run first, such as `helm template`");
+const TEMPLATE: Mark = fault("a template", "first run the program that fills it in, such as `helm template`");
 const ONE_PASSWORD: &str = "run `op inject` first";
 
-/// A predicate over a value without blanks at its ends, and what the value is then.
+/// A predicate over a value without blanks at its ends, and the mark if it is true.
 type Rule = (fn(&str) -> bool, Mark);
 
 const VALUES: [Rule; 27] = [
@@ -42,10 +42,10 @@ const VALUES: [Rule; 27] = [
         |text| is_one_line(text) && text.strip_prefix("op://").is_some_and(|path| path.contains('/')),
         fault("a reference of 1Password", ONE_PASSWORD),
     ),
-    (is_reference_by_scheme, fault("a reference to a secret in another store", "write the value that it stands for")),
+    (is_reference_by_scheme, fault("a reference to a secret in another store", "write the value itself")),
     (
         |text| is_within(text, "$__vault{", "}") || is_within(text, "$__file{", "}") || is_within(text, "$__env{", "}"),
-        fault("a reference of Grafana", "write the value that it stands for"),
+        fault("a reference of Grafana", "write the value itself"),
     ),
     (|text| is_word(text) && is_within(text, "((", "))"), fault("a reference of CredHub", "run `credhub interpolate` first")),
     (|text| is_within(text, "EJ[1:", "]"), fault("encrypted by ejson", "run `ejson decrypt` first")),
@@ -96,7 +96,7 @@ const MAKERS: [(&str, &[&str]); 14] = [
     ("viaduct.ai", &["ksops"]),
 ];
 
-/// What begins like this, whatever follows, is no text that anybody reads.
+/// A file or a value that begins like this is encrypted or a pointer, whatever follows.
 const STARTS: [(&[u8], Mark); 6] = [
     (b"$ANSIBLE_VAULT;", ANSIBLE),
     (b"age-encryption.org/", AGE),
@@ -106,19 +106,19 @@ const STARTS: [(&[u8], Mark); 6] = [
     (b"version https://git-lfs.github.com/", fault("a pointer of Git LFS", "run `git lfs pull` first")),
 ];
 
-/// What all bytes of a file are, before anything is read in it.
+/// The mark of a whole file, by its first bytes.
 pub fn of_file(bytes: &[u8]) -> Option<Mark> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     STARTS.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, mark)| *mark)
 }
 
-/// What a YAML or JSON document is. SOPS puts its own mapping beside what it has encrypted.
+/// The mark of a YAML or JSON document. SOPS puts its own mapping beside the encrypted values.
 pub fn of_document(node: &Node) -> Option<Mark> {
     let sops = field(node, "sops")?;
     matches!(sops.value, Value::Mapping(_)).then_some(SOPS)
 }
 
-/// What a dotenv file is, by the names in it.
+/// The mark of a dotenv file, by the names in it.
 pub fn of_names<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<Mark> {
     names.find_map(|name| {
         let is_sops = name.starts_with("sops_");
@@ -133,13 +133,13 @@ pub fn makes_a_secret(api_version: &str, kind: &str) -> bool {
     MAKERS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind))
 }
 
-/// What a text is that is no YAML, by its lines: tags of other programs, and places of templates.
+/// The mark of a text that is not YAML, by its lines: tags of other programs, and places of templates.
 pub fn of_broken(text: &str) -> Option<Mark> {
     let has = |mark: &str| text.lines().any(|line| line.contains(mark));
     if has("!vault |") || has("!vault-encrypted") { Some(ANSIBLE) } else { has("{{").then_some(TEMPLATE) }
 }
 
-/// What a value is instead.
+/// The mark of a value.
 pub fn of_value(value: &[u8]) -> Option<Mark> {
     if let Some(mark) = of_file(value) {
         return Some(if mark == AGE { legal(AGE.what, AGE.remedy) } else { mark });
@@ -163,12 +163,12 @@ const fn legal(what: &'static str, remedy: &'static str) -> Mark {
     Mark { what, remedy, legal: true }
 }
 
-/// A whole file of SOPS as one value: an application may decrypt it itself.
+/// Whether a value is a whole file of SOPS: an application may decrypt it itself.
 fn is_encrypted_document(text: &str) -> bool {
-    // Most values are not looked into further.
+    // Most values end here, without a parser.
     text.contains("ENC[") && text.contains("sops") && {
         let is_dotenv = || of_names(text.lines().filter_map(|line| Some(line.split_once('=')?.0))).is_some();
-        // What SOPS makes of an INI file has a section of its own.
+        // An INI file that SOPS encrypted has its own section.
         is_dotenv()
             || text.lines().any(|line| line.trim() == "[sops]")
             || parse_all(text).is_ok_and(|documents| documents.iter().any(|document| of_document(document).is_some()))
@@ -207,7 +207,7 @@ fn is_vault_reference(text: &str) -> bool {
     is_one_line(text) && parts.is_some_and(|(path, key)| !path.is_empty() && is_word(path) && !key.is_empty())
 }
 
-/// Schemes of references that programs put a value for: <https://external-secrets.io>, <https://www.serverless.com>, <https://infisical.com>, and
+/// Schemes of references that programs replace by a value: <https://external-secrets.io>, <https://www.serverless.com>, <https://infisical.com>, and
 /// others that have the store's name in them.
 fn is_reference_by_scheme(text: &str) -> bool {
     const SCHEMES: [&str; 18] = [

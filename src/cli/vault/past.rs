@@ -1,4 +1,4 @@
-//! `history` and `diff`: what became of a secret, by the names of its fields.
+//! `history` and `diff`: the changes of a secret, by the names of its fields.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -18,7 +18,7 @@ pub struct History {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Without it the revisions' numbers alone are shown; may be given several times
+    /// Without it, only the numbers of the revisions are shown; may be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 
@@ -62,7 +62,7 @@ pub struct Diff {
 struct Past {
     revision: Revision,
     opened: Result<Opened, ReadFault>,
-    /// Against the revision before it, if that one is kept and opens.
+    /// The changes since the revision before it, if that one is kept and can be opened.
     changes: Option<Changes>,
 }
 
@@ -119,7 +119,7 @@ impl History {
             };
             pasts.push(Past { revision, opened, changes });
         }
-        // It does not open, and nobody knows its number.
+        // It cannot be opened, and its number is not known.
         if let (Some(Err(fault)), None) = (&current, number) {
             return Err(VaultCliError::Read { secret: self.name.clone(), fault: fault.clone(), hint: String::new() });
         }

@@ -1,4 +1,4 @@
-//! `rename`, `copy` and `remove`: which secrets there are.
+//! `rename`, `copy` and `remove`: they change which secrets there are.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -51,7 +51,7 @@ pub struct Remove {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Only needed if the vault's history is lost: the secret's own file says which revision it has. May be given several times
+    /// Only needed if the vault's history is lost: then only the encrypted file has the number of its revision. May be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 
@@ -141,7 +141,7 @@ impl Remove {
         let folder = &self.folder.vault;
         let vault = Vault::open_for_writing(folder)?;
         let writer = vault.lock()?;
-        // All or nothing: a name that is misspelt shows before anything is gone.
+        // All or nothing: if a name is misspelt, nothing is removed.
         let (mut found, mut faults) = (BTreeMap::new(), Vec::new());
         for name in &self.names {
             match vault.revisions(name) {

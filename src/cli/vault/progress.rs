@@ -1,4 +1,4 @@
-//! What a person sees of work that takes long, and what they read when they stop it.
+//! The progress of work that takes long, and the message if a person stops it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,17 +11,17 @@ use tokio::time::{Duration, Instant};
 
 use crate::cli::streams::errors;
 
-/// Work that ends sooner is not spoken of.
+/// Work that ends sooner shows no progress.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a terminal's line is written again, and how often a line is written elsewhere.
+/// How often a terminal's line is written again, and how often a line is written if there is no terminal.
 const OFTEN: Duration = Duration::from_millis(200);
 const SELDOM: Duration = Duration::from_secs(10);
 
-/// What to say when Ctrl-C comes; `None`: nothing is at work.
+/// The message for Ctrl-C. `None`: no work is going on.
 static STOPPED: Mutex<Option<&'static str>> = Mutex::new(None);
 
-/// A line that tells how far the work is. On a terminal it is rewritten.
+/// A line that shows how far the work is. On a terminal it is rewritten.
 pub struct Progress<'a> {
     what: &'static str,
     terminal: bool,
@@ -41,7 +41,7 @@ impl<'a> Progress<'a> {
             return;
         }
         let line = format!("{}: {done} of {all}", self.what);
-        // Nobody may be reading.
+        // It does not matter if nobody reads it.
         let _ = if self.terminal { write!(self.err, "\r{line}\u{1b}[K") } else { writeln!(self.err, "note: {line}") };
         let _ = self.err.flush();
         self.shown = true;
@@ -57,7 +57,7 @@ impl Drop for Progress<'_> {
     }
 }
 
-/// While it lives, Ctrl-C ends the process with exit code 130 and says what to run again. The vault is sound at any moment.
+/// While it lives, Ctrl-C ends the process with exit code 130, and the message says what to run again. The vault is valid at every moment.
 pub struct Stop(());
 
 impl Stop {
@@ -76,7 +76,7 @@ impl Drop for Stop {
 }
 
 fn wait() {
-    // Without it a signal ends the process without a word, as everywhere.
+    // Without a runtime, a signal ends the process without a message.
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     if runtime.block_on(tokio::signal::ctrl_c()).is_err() {
         return;

@@ -1,4 +1,4 @@
-//! Who gives the values: a person at a terminal, who is asked and does not see what they type, or a stream.
+//! Where values come from: a person at a terminal, or a stream. Keyferry asks the person, and the terminal does not show what they type.
 
 use std::io::{self, Read, Write};
 
@@ -22,7 +22,7 @@ pub struct Input<'a> {
     pub shows_progress: bool,
 }
 
-/// What came of a question.
+/// The answer to a question.
 pub enum Answer {
     Given(SecretBytes),
     /// Ctrl-C.
@@ -30,7 +30,7 @@ pub enum Answer {
 }
 
 impl Input<'_> {
-    /// One line without its end, which the terminal does not show. `longest` is its bound in bytes.
+    /// Asks for one line. The terminal does not show it. The answer has no line break. `longest` is its bound in bytes.
     pub fn hidden(&mut self, question: &str, longest: usize, err: &mut dyn Write) -> io::Result<Answer> {
         let _hidden = Hidden::begin()?;
         write!(err, "{question}: ")?;
@@ -51,9 +51,9 @@ impl Input<'_> {
         Ok(answer.trim_ascii_start().first().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'y')))
     }
 
-    /// The terminal is asked for each byte: its own lines end after 4,096 bytes.
+    /// Reads byte by byte, because a terminal's own lines end after 4,096 bytes.
     fn line(&mut self, longest: usize) -> io::Result<Answer> {
-        // A buffer that grows would leave copies of the secret behind.
+        // A growing buffer would leave copies of the secret in memory.
         let mut line = Zeroizing::new(Vec::with_capacity(longest + 1));
         loop {
             match self.byte()? {
@@ -80,13 +80,13 @@ impl Input<'_> {
     }
 }
 
-/// With all bytes of it.
+/// Removes the last character, with all its bytes.
 fn erase_character(line: &mut Vec<u8>) {
     while line.pop().is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000) {}
 }
 
-/// While it lives, the terminal shows nothing of what is typed, and gives each byte at once. Ctrl-C is a byte too: a signal would end the
-/// process and leave the terminal mute.
+/// While it lives, the terminal does not show what the person types, and gives each byte at once. Ctrl-C is a byte too: a signal would end the
+/// process, and the terminal would still show nothing.
 struct Hidden(Termios);
 
 impl Hidden {

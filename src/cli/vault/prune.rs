@@ -27,14 +27,14 @@ pub struct Prune {
     #[arg(long)]
     pub(super) unreadable: bool,
 
-    /// Only needed with --unreadable; may be given several times
+    /// Only needed with --unreadable; may be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 
     #[command(flatten)]
     pub(super) trial: Trial,
 
-    /// Secrets' names, or with / at the end all names that start so; without them every secret
+    /// Names of secrets. A name with / at its end means all names that start with it. Without names: every secret
     #[arg(value_name = "NAME")]
     pub(super) names: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Prune {
             }
         }
         let writer = vault.lock()?;
-        // What somebody else has set in the meantime has other numbers.
+        // Revisions that somebody else has set meanwhile have other numbers.
         surplus.iter().try_for_each(|(name, revisions)| writer.forget(name, revisions))?;
         self.trial.tell(out, &format!("removed {what}"), document(&surplus))
     }

@@ -1,4 +1,4 @@
-//! `recipients`: who can open what is set from now on.
+//! `recipients`: who can open the secrets that are set from now on.
 
 use std::io::Write;
 
@@ -14,11 +14,11 @@ pub struct Recipients {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Add a recipient to the list; may be given several times
+    /// Add a recipient to the list; may be repeated
     #[arg(long, value_name = "RECIPIENT")]
     pub(super) add: Vec<Unshown>,
 
-    /// Take a recipient off the list; may be given several times
+    /// Remove a recipient from the list; may be repeated
     #[arg(long, value_name = "RECIPIENT")]
     pub(super) remove: Vec<Unshown>,
 
@@ -44,11 +44,12 @@ impl Recipients {
         }
         let files = count(vault.files()?, "file");
         if !remove.is_empty() {
-            let what = "encrypt them again with `keyferry vault rekey`, and change the values: old copies still open";
-            note(err, &format!("{files} may still be encrypted for who was removed ({what})"))?;
+            let what =
+                "encrypt them again with `keyferry vault rekey`, and change the values: the removed recipients can still open old copies";
+            note(err, &format!("{files} may still be encrypted for the removed recipients ({what})"))?;
         }
         if !add.is_empty() {
-            note(err, &format!("{files} may not be encrypted for who was added (`keyferry vault rekey` encrypts them again)"))?;
+            note(err, &format!("{files} may not be encrypted for the new recipients (`keyferry vault rekey` encrypts them again)"))?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ struct Program {
 
 struct Bench(tempfile::TempDir);
 
-/// What came of a command: its output, its warnings, its exit code and message.
+/// The result of a command: its output, its warnings, its exit code and message.
 struct Done {
     out: String,
     err: String,
@@ -154,7 +154,7 @@ fn more_recipients_can_be_added() {
     let added = bench.run(&format!("init --vault DIR/vault --recipient {key}"));
     assert_snapshot!(added.out, @r"
     added 1 recipient to the vault DIR/vault; it has 2 now
-    secrets set from now on are encrypted for all of them; `keyferry vault rekey` encrypts those set before again
+    secrets set from now on are encrypted for all of them; `keyferry vault rekey` encrypts earlier secrets again
     ");
     assert_snapshot!(bench.run_with("set --vault DIR/vault a f=-", b"x").out, @"a: revision 1, 1 field, encrypted for 2 recipients");
 }
@@ -171,7 +171,7 @@ fn what_cannot_be_done_is_said_with_exit_code_1() {
     assert_snapshot!(bench.failure("list --vault DIR/none"), @"2 error: DIR/none is not a vault: it has no list of recipients (make a vault with `keyferry vault init`)");
     assert_snapshot!(bench.failure("remove --vault DIR/vault none"), @"1 error: there is no secret none in the vault (`keyferry vault list` shows what there is)");
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=@DIR/none"), @"2 error: cannot read the field f from DIR/none: No such file or directory (os error 2)");
-    assert_snapshot!(bench.failure("init --vault DIR/vault --identity DIR/vault/keys/age.key"), @"1 error: DIR/vault/keys/age.key lies in the vault's folder, and whoever gets the vault would get the key (keep the identity elsewhere)");
+    assert_snapshot!(bench.failure("init --vault DIR/vault --identity DIR/vault/keys/age.key"), @"1 error: DIR/vault/keys/age.key: is in the vault's folder, so everybody who gets the vault would get the key (keep the identity elsewhere)");
     std::fs::create_dir(bench.0.path().join("foreign")).unwrap();
     bench.write("foreign/README.md", b"");
     assert_snapshot!(bench.failure("init --vault DIR/foreign --identity DIR/new.key"), @r#"1 error: DIR/foreign is neither empty nor a vault: "README.md" is there (name a separate folder for the vault)"#);

@@ -1,4 +1,4 @@
-//! `rekey`, `export` and `import`: what is done to a whole vault at once.
+//! `rekey`, `export` and `import`: the commands for a whole vault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, OpenOptions};
@@ -71,7 +71,7 @@ impl Export {
     pub(super) fn run(self, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
         if self.to.is_none() && !self.force && io::stdout().is_terminal() {
             return Err(VaultCliError::Usage(
-                "the values would be shown on this terminal (send the output elsewhere, write files with --to DIR, or say --force)"
+                "the values would be shown on this terminal (send the output elsewhere, write files with --to DIR, or use --force)"
                     .to_owned(),
             ));
         }
@@ -87,7 +87,7 @@ impl Export {
             }
             None if self.format == Format::Json => emit(out, &write_exchange(secrets.iter().map(outgoing))),
             None if self.format == Format::Dotenv && files.len() > 1 => Err(VaultCliError::Usage(format!(
-                "{} secrets do not go into one dotenv file (name one, or write files with --to DIR)",
+                "{} secrets cannot be in one dotenv file (name one, or write files with --to DIR)",
                 files.len()
             ))),
             None => files.iter().try_for_each(|(_, text)| emit(out, text)),
@@ -102,7 +102,7 @@ impl Export {
                 let below = vault.list(name)?;
                 if below.is_empty() {
                     return Err(VaultCliError::Faults(vec![format!(
-                        "{name}: no secret has a name that starts so (`keyferry vault list` shows them)"
+                        "{name}: no secret has a name that starts with this (`keyferry vault list` shows them)"
                     )]));
                 }
                 names.extend(below);
@@ -125,14 +125,14 @@ impl Export {
         if faults.is_empty() { Ok(secrets) } else { Err(VaultCliError::Faults(faults)) }
     }
 
-    /// A file a secret: its path below the folder, and its text.
+    /// One file per secret: its path below the folder, and its text.
     fn files(&self, secrets: &Secrets) -> Result<Texts, VaultCliError> {
         let (mut files, mut faults) = (Texts::new(), Vec::new());
         for secret in secrets {
             let Outgoing { name, secret_type, fields } = outgoing(secret);
             let (ending, text) = match self.format {
                 Format::Dotenv if !comes_back(name) => {
-                    ("env", Err(vec![format!("{name}: a dotenv file of this name is read back under another (use json)")]))
+                    ("env", Err(vec![format!("{name}: a dotenv file with this name would be read as another secret (use json)")]))
                 }
                 Format::Dotenv => ("env", to_dotenv(name, fields)),
                 Format::Json => ("json", Ok(write_exchange([outgoing(secret)]))),
@@ -198,7 +198,7 @@ fn to_manifest(
     let Some((namespace, secret)) =
         name.as_str().split_once('/').filter(|(namespace, secret)| is_dns(namespace, 63) && is_dns(secret, 253))
     else {
-        return Err("is not called as a Kubernetes Secret is, <namespace>/<name> in lower case: use json".to_owned());
+        return Err("is not the name of a Kubernetes Secret: <namespace>/<name> in lower case (use json)".to_owned());
     };
     let is_key =
         |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) && key != "." && !key.starts_with("..");
@@ -230,7 +230,7 @@ fn is_dns(text: &str, longest: usize) -> bool {
     fits && text.bytes().next().is_some_and(letter) && text.bytes().last().is_some_and(letter)
 }
 
-/// Into a folder that is new or empty: nothing there is written over, and what is there afterwards is the export.
+/// Writes into a folder that is new or empty. So nothing is overwritten, and the folder has only the export.
 fn write_files(folder: &Path, files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<(), VaultCliError> {
     let fault = |path: &Path| {
         let path = path.to_owned();
@@ -268,7 +268,7 @@ impl Import {
         }
         let skips = |name: &SecretName| self.on_conflict == Conflict::Skip && existing.contains(name);
         let (skipped, set): (Vec<_>, Vec<_>) = incoming.secrets.iter().partition(|(name, _)| skips(name));
-        // For a person a line for each as it is set; for a program one document at the end.
+        // A person gets a line for each secret when it is set. A program gets one document at the end.
         let (mut nothing, all) = (io::sink(), out);
         let out: &mut dyn Write = if self.trial.form.output == Form::Json { &mut nothing } else { &mut *all };
         if self.trial.dry_run {
@@ -291,7 +291,7 @@ impl Import {
     }
 }
 
-/// Batch by batch: what is said to be set is on the disk.
+/// Writes batch by batch. When a line reports a secret, the secret is on the disk.
 fn write(
     writer: &Writer,
     secrets: &[(&SecretName, &Given)],

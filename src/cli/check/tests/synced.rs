@@ -1,4 +1,4 @@
-//! `secretObjects`: what the driver or the API server would not take.
+//! `secretObjects`: what the driver or the API server would refuse.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn syncing(secrets: &str) -> String {
     )
 }
 
-/// What is told of a class that syncs these.
+/// The findings for a class that syncs these Secrets.
 fn refused(secrets: &str) -> String {
     let bench = Bench::with(&[("a.yaml", &syncing(secrets))]);
     bench.run("DIR/a.yaml").lines().filter_map(|line| line.strip_prefix("DIR/a.yaml:").map(|line| format!("{line}\n"))).collect()
@@ -71,10 +71,10 @@ fn what_is_no_list_of_secrets_is_told_key_by_key() {
     --
     14:15: error: class shop: secretObjects 1: labels: is a list, but must be a mapping (write a line `key: value` for each)
     15:25: error: class shop: secretObjects 1: annotations: a: is a number to Kubernetes, but must be a text (put it in quotes)
-    15:28: error: class shop: secretObjects 1: annotations: "/b" is not a key of one: up to 63 of letters, digits, `-`, `_` and `.`, perhaps with a domain and a `/` before it (choose another)
+    15:28: error: class shop: secretObjects 1: annotations: "/b" is not a valid key: up to 63 of letters, digits, `-`, `_` and `.`, perhaps with a domain and a `/` before it (choose another)
     --
     14:22: error: class shop: secretObjects 1: labels: app: is a boolean to Kubernetes, but must be a text (put it in quotes)
-    14:28: error: class shop: secretObjects 1: labels: "a b" is not a key of one: up to 63 of letters, digits, `-`, `_` and `.`, perhaps with a domain and a `/` before it (choose another)
+    14:28: error: class shop: secretObjects 1: labels: "a b" is not a valid key: up to 63 of letters, digits, `-`, `_` and `.`, perhaps with a domain and a `/` before it (choose another)
     14:50: error: class shop: secretObjects 1: labels: ok.example/x: "no!" is not a value of a label: up to 63 of letters, digits, `-`, `_` and `.`, a letter or digit at both ends (choose another)
     "#);
 }
@@ -135,7 +135,7 @@ fn a_type_has_the_keys_that_it_needs() {
         of_type("kubernetes.io/dockerconfig", &[".dockerconfigjson"]),
     ];
     assert_snapshot!(types.join("--\n"), @r#"
-    17:34: error: class shop: secretObjects 1: data 3: key: "ca.crt" cannot be in a Secret of the type kubernetes.io/tls: the driver takes tls.crt and tls.key alone (put it into a Secret of its own, of the type Opaque)
+    17:34: error: class shop: secretObjects 1: data 3: key: "ca.crt" cannot be in a Secret of the type kubernetes.io/tls: the driver accepts only tls.crt and tls.key (put it into another Secret, of the type Opaque)
     --
     13:13: error: class shop: secretObjects 1: type: kubernetes.io/tls needs tls.crt and tls.key among its keys (add tls.key under `data`)
     --
@@ -172,7 +172,7 @@ fn a_type_has_the_keys_that_it_needs() {
         ),
     ];
     assert_eq!(fine.concat(), "");
-    // Also where the class has faults of its own.
+    // Also if the class has other faults.
     let both = syncing("- secretName: x\n  type: Opaque").replace("field: user", "feild: user");
     assert_snapshot!(Bench::with(&[("a.yaml", &both)]).run("DIR/a.yaml"), @r#"
     1

@@ -1,7 +1,7 @@
-//! Where a secret is edited: a folder in memory that goes whatever ends the command, but for SIGKILL.
+//! Where a secret is edited: a folder in memory. It is removed however the command ends, except by SIGKILL.
 //!
-//! A signal is a thread's work, since the main one waits: for the editor, or for the vault's lock. The thread ends the editor, removes the
-//! folder, and ends the process. The main thread then waits for a lock for ever, so that nothing more is written.
+//! The main thread waits for the editor, or for the vault's lock. So another thread handles signals: it ends the editor, removes the folder, and ends
+//! the process. Meanwhile the main thread waits for a lock that it never gets, so that it writes nothing more.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -28,16 +28,16 @@ use crate::cli::vault::{VaultCliError, fault, progress};
 use crate::delivery::volume::is_in_memory;
 use crate::model::SecretName;
 
-/// The most bytes that are read of what was typed: the longest secret, written with the longest escapes.
+/// The most bytes of the edited text that are read: the longest secret, written with the longest escapes.
 const LONGEST: usize = 8 * MAX_BYTES;
 
-/// An editor that has ended so soon has not shown anything to anybody.
+/// If an editor ends sooner than this, the person has not seen the text.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// How long an editor may take to end after SIGTERM, and to be gone after SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What ends a process unless it is caught, and can be.
+/// The signals that end a process if it does not catch them, and that it can catch.
 const ENDING: [SignalKind; 7] = [
     SignalKind::alarm(),
     SignalKind::hangup(),
@@ -56,20 +56,20 @@ pub struct Desk {
     work: Arc<Mutex<Work>>,
 }
 
-/// How an editor ended that has done its work.
+/// How soon a successful editor ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ended {
     AtOnce,
     Later,
 }
 
-/// What a signal would end.
+/// What is running when a signal comes.
 #[derive(Debug)]
 enum Work {
     Editor(Pid),
-    /// Nothing that needs more than the folder to be removed.
+    /// No editor runs: it is enough to remove the folder.
     Reading,
-    /// The vault is changed, or will not be.
+    /// The work on the vault is over.
     Done,
 }
 
@@ -77,7 +77,7 @@ impl Desk {
     pub fn set(name: &SecretName) -> Result<Self, VaultCliError> {
         let terminal = tcgetattr(io::stdin()).map_err(|cause| fault(format!("{name}: the terminal does not answer: {cause}")))?;
         let work = Arc::new(Mutex::new(Work::Reading));
-        let heard = Watch::begin().map_err(|cause| fault(format!("{name}: signals cannot be waited for: {cause}")))?;
+        let heard = Watch::begin().map_err(|cause| fault(format!("{name}: cannot wait for signals: {cause}")))?;
         let folder = folder_in_memory(name, places())?;
         heard.watch(name.clone(), folder.path().to_owned(), terminal.clone(), Arc::clone(&work));
         Ok(Self { name: name.clone(), folder, terminal, work })
@@ -90,7 +90,7 @@ impl Desk {
         options.open(&path).and_then(|mut file| file.write_all(text)).map_err(|cause| VaultCliError::Written { path, cause })
     }
 
-    /// The file as the editor left it. The buffer has its full size from the start: one that grows would leave copies of the secret behind.
+    /// The file as the editor left it. The buffer has its full size from the start: a growing buffer would leave copies of the secret in memory.
     pub fn read(&self) -> Result<Zeroizing<Vec<u8>>, VaultCliError> {
         let (name, path) = (&self.name, self.file());
         let read = || -> io::Result<_> {
@@ -122,7 +122,7 @@ impl Desk {
         drop(work);
         let ended = child.wait();
         *self.work() = Work::Reading;
-        let ended = ended.map_err(|cause| fault(format!("{name}: the editor cannot be waited for: {cause}")))?;
+        let ended = ended.map_err(|cause| fault(format!("{name}: cannot wait for the editor: {cause}")))?;
         if ended.success() {
             return Ok(if begun.elapsed() < AT_ONCE { Ended::AtOnce } else { Ended::Later });
         }
@@ -130,7 +130,7 @@ impl Desk {
         Err(self.failure(ended))
     }
 
-    /// What a signal does not cut short. It is the last thing that is done here.
+    /// Runs a change that a signal does not interrupt. It must be the last call on this desk.
     pub fn uninterrupted<T>(&self, change: impl FnOnce() -> T) -> T {
         let mut work = self.work();
         let outcome = change();
@@ -186,12 +186,12 @@ fn folder_in_memory(name: &SecretName, places: impl IntoIterator<Item = PathBuf>
     Err(fault(format!("{name}: there is no folder in memory, and Keyferry does not put a secret on a disk: {refusals} ({remedy})")))
 }
 
-/// As it was before an editor that has left it in disorder. A terminal that is gone needs nothing.
+/// Restores the terminal after an editor that failed. If the terminal is gone, there is nothing to do.
 fn restore(terminal: &Termios) {
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, terminal);
 }
 
-/// Hears of signals from its making on.
+/// Catches signals from `begin` on.
 struct Watch {
     runtime: Runtime,
     signals: Vec<(SignalKind, Signals)>,
@@ -220,7 +220,7 @@ impl Watch {
                     Work::Reading => {}
                 }
                 restore(&terminal);
-                // What cannot be removed is in memory, and only this user reads it.
+                // If it cannot be removed: it is in memory, and only this user can read it.
                 let _ = fs::remove_dir_all(&folder);
                 let message = format!("interrupted: {name} is not changed (run `keyferry vault edit {name}` again)\n");
                 progress::leave(&message, 128 + kind.as_raw_value());
@@ -264,13 +264,13 @@ fn family(first: Pid) -> Vec<Pid> {
     all
 }
 
-/// One that has ended, and waits to be reaped, has no program any more.
+/// Whether a process still runs. After its end it has no program, also while it waits to be reaped.
 fn is_running(process: Pid) -> bool {
     fs::read_link(format!("/proc/{}/exe", process.as_raw_nonzero())).is_ok()
 }
 
-/// Whether a signal may be a key that the editor understands: it has the terminal's keys for itself, and left those that send signals, as emacs
-/// does with Ctrl-G. Everywhere else Ctrl-C means that the person wants to stop.
+/// Whether a signal may come from a key of the editor. Then the editor reads single keys, and the terminal still sends signals for some of them, as
+/// with Ctrl-G in emacs. In all other cases Ctrl-C means that the person stops the command.
 fn is_key(kind: SignalKind) -> bool {
     let sent_by_keys = kind == SignalKind::interrupt() || kind == SignalKind::quit();
     let modes = || tcgetattr(io::stdin()).map_or(LocalModes::ICANON, |terminal| terminal.local_modes);

@@ -1,17 +1,17 @@
-//! The editor that a person has chosen, and the options with which it leaves no copy of a secret elsewhere.
+//! The editor that a person has chosen, and the options so that it leaves no copy of a secret elsewhere.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// `$VISUAL` or `$EDITOR`, as git runs it: by a shell, so that it may have arguments.
+/// `$VISUAL` or `$EDITOR`. A shell runs it, as git does, so it may have arguments.
 ///
-/// There is no editor of last resort. Who has set none may not know how to leave vi, and some programs of that name keep copies in `/var/tmp`.
+/// There is no default editor. A person who has set none may not know how to leave vi, and some programs of that name keep copies in `/var/tmp`.
 #[derive(Debug)]
 pub struct Editor {
     line: OsString,
-    /// Where its first word leads to, if that is a program.
+    /// The path of its first word, if that is a program.
     program: Option<PathBuf>,
     kind: Kind,
 }
@@ -37,7 +37,7 @@ impl Editor {
         Self { line, program, kind }
     }
 
-    /// Its name, if it is not known how to keep it from leaving copies.
+    /// Its name, if Keyferry does not know how to keep this editor from leaving copies.
     pub fn unknown(&self) -> Option<String> {
         match self.kind {
             Kind::Nano | Kind::Vim => None,
@@ -50,7 +50,7 @@ impl Editor {
 
     /// The command that edits a file, with `folder` for its temporary files.
     pub fn command(&self, file: &Path, folder: &Path) -> Command {
-        // The shell makes place for a simple command: it would not survive a Ctrl-C that is a key of the editor.
+        // With a simple command, `exec` replaces the shell. A Ctrl-C that is a key of the editor would end the shell.
         let is_simple = self.program.is_some() && !self.line.as_encoded_bytes().iter().any(|byte| b";|&<>()\n".contains(byte));
         let mut script = OsString::from(if is_simple { "exec " } else { "" });
         script.push(&self.line);
@@ -65,7 +65,7 @@ impl Editor {
 
 impl Kind {
     fn of(program: &Path) -> Self {
-        // `vi` and `editor` are links on many systems: what they lead to is what runs.
+        // `vi` and `editor` are links on many systems. The target of the link is the program that runs.
         let real = program.canonicalize().unwrap_or(program.to_owned());
         let name = real.file_name().and_then(OsStr::to_str).unwrap_or_default();
         if name.starts_with("nano") {
@@ -82,8 +82,8 @@ impl Kind {
             // No history and no backup; its temporary files are beside the text.
             Self::Nano => &["--restricted"],
             Self::Other => &[],
-            // No swap file, no viminfo or shada, no options that a value of the secret sets. After the person's own settings: no backup and no
-            // undo file.
+            // No swap file, no viminfo or shada, and no options from a value of the secret (modelines). After the person's own settings: no backup
+            // and no undo file.
             Self::Vim => {
                 &["-n", "-i", "NONE", "--cmd", "autocmd BufReadPre * setlocal nomodeline", "-c", "set nobackup nowritebackup noundofile"]
             }
@@ -91,7 +91,7 @@ impl Kind {
     }
 }
 
-/// The program that a line starts with, if no shell is needed to know it.
+/// The program at the start of a line, if it is clear without a shell.
 fn program(line: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     let word = line.to_str()?.split_ascii_whitespace().next()?;
     if !word.chars().all(|c| c.is_alphanumeric() || "/._+-".contains(c)) {

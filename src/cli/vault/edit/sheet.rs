@@ -1,8 +1,8 @@
-//! The text in which a secret is edited: YAML, an entry for each text field.
+//! The text in which a secret is edited: YAML, with one entry per text field.
 //!
-//! YAML, because a person reads a key or a certificate best line by line, below `|`. Two things of it are not for passwords. The same value can
-//! be written in many ways: here the first way is taken that gives the very bytes back, which is tried. And without quotes a part of what is
-//! typed may be lost (`a #b` is `a`): such a value is a fault.
+//! It is YAML because a person reads a key or a certificate best line by line, below `|`. YAML has two problems for passwords. First, a value can be
+//! written in many ways. Keyferry tries them, and uses the first one that gives exactly the same bytes back. Second, without quotes YAML may drop
+//! a part of the value (`a #b` is `a`): such a value is a fault.
 
 use zeroize::Zeroizing;
 
@@ -13,10 +13,10 @@ use crate::redact::is_invisible;
 use crate::text::{self, NotText, UTF8_MARK};
 use crate::yaml::{self, Node, Position, Value};
 
-/// At the start of each line that Keyferry puts above what was typed.
+/// At the start of each line that Keyferry puts above the person's text.
 const MARK: &str = "#! ";
 
-/// What is wrong with a text, and in which line, not counting those that have the mark.
+/// A fault of a text, and its line. Lines with the mark do not count.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Fault {
     line: Option<usize>,
@@ -25,10 +25,10 @@ pub struct Fault {
 
 /// The text fields of a secret.
 pub fn write(name: &SecretName, opened: &Opened) -> Zeroizing<Vec<u8>> {
-    // No colon and blank: what somebody types before a `#` by mistake must not become a field.
+    // No colon with a blank after it: if a person types something before a `#` by mistake, it must not become a field.
     let mut head = format!(
         "# {}, revision {}. Each entry is a field. Change, add or remove some, save, and leave the editor.\n\
-         # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.\n\
+         # Below `|-` every character counts, except the line break at the end. Below `|` it counts too.\n\
          # If you change nothing, or remove all of this text, the secret stays as it is.\n",
         *spelling(name.as_str()),
         opened.revision
@@ -40,7 +40,7 @@ pub fn write(name: &SecretName, opened: &Opened) -> Zeroizing<Vec<u8>> {
     }
     head.push('\n');
     let entries: Vec<_> = shown.into_iter().map(|(field, value)| entry(field, value.bytes.expose())).collect();
-    // Room for all of it at once: a buffer that grows leaves copies of secrets behind.
+    // Room for the whole text: a growing buffer leaves copies of secrets in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(head.len() + entries.iter().map(|entry| entry.len()).sum::<usize>()));
     text.extend_from_slice(head.as_bytes());
     for entry in &entries {
@@ -49,7 +49,7 @@ pub fn write(name: &SecretName, opened: &Opened) -> Zeroizing<Vec<u8>> {
     text
 }
 
-/// The fields that a text says, and the binary ones of `former`, which it does not.
+/// The fields of a text, and the binary fields of `former`, which the text does not have.
 pub fn read(typed: &[u8], name: &SecretName, former: &Fields) -> Result<Fields, Vec<Fault>> {
     let text = text::read(without_marks(typed)).map_err(|cause| vec![Fault::of_bytes(cause)])?;
     let mut fields: Fields = former.clone();
@@ -61,7 +61,7 @@ pub fn read(typed: &[u8], name: &SecretName, former: &Fields) -> Result<Fields, 
             (Err(cause), _) => fault(cause.to_string()),
             (Ok(field), Err(problem)) => fault(format!("{field}: {problem}")),
             (Ok(field), Ok(_)) if fields.contains_key(&field) => {
-                fault(format!("{field}: is a binary field, which is not edited here (`keyferry vault patch {name} {field}=@FILE`)"));
+                fault(format!("{field}: is a binary field, which you cannot edit here (`keyferry vault patch {name} {field}=@FILE`)"));
             }
             (Ok(field), Ok(value)) => drop(fields.insert(field, Field::of_bytes(SecretBytes::new(value.into_bytes())))),
         }
@@ -79,15 +79,15 @@ pub fn read(typed: &[u8], name: &SecretName, former: &Fields) -> Result<Fields, 
     Err(faults)
 }
 
-/// What was typed, and above it what is wrong with it.
+/// The person's text, with its faults above it.
 pub fn with_faults(typed: &[u8], faults: &[Fault]) -> Zeroizing<Vec<u8>> {
     let typed = without_marks(typed);
     let above = faults.len() + 1;
     let mut head =
-        format!("{MARK}Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.\n");
+        format!("{MARK}Nothing is changed yet. Correct this, save, and leave the editor. If you leave it as it is, nothing changes.\n");
     for Fault { line, problem } in faults {
         let place = line.map(|line| format!("line {}: ", line + above)).unwrap_or_default();
-        // On one line, whatever a name has.
+        // On one line, also if a name has a line break.
         head.push_str(&format!("{MARK}{place}{}\n", problem.replace(['\n', '\r'], " ")));
     }
     let mut text = Zeroizing::new(Vec::with_capacity(head.len() + typed.len()));
@@ -108,7 +108,7 @@ impl Fault {
 }
 
 fn without_marks(text: &[u8]) -> &[u8] {
-    // An editor of Windows may have put it there.
+    // An editor of Windows may have put a mark there.
     let mut text = text.strip_prefix(UTF8_MARK).unwrap_or(text);
     while text.starts_with(MARK.as_bytes()) {
         let end = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
@@ -121,7 +121,7 @@ fn without_marks(text: &[u8]) -> &[u8] {
 
 type Entry = (Position, String, Result<String, String>);
 
-/// The entries of a text: where each is, its field, and its value or what is wrong with it.
+/// The entries of a text: the place of each, its field, and its value or its fault.
 fn entries(text: &str) -> Result<Vec<Entry>, Vec<Fault>> {
     let root = yaml::parse(text).map_err(|fault| vec![Fault { line: Some(fault.at.line), problem: fault.to_string() }])?;
     match root.value {
@@ -141,7 +141,7 @@ fn value(node: Node, source: &mut Source<'_>) -> Result<String, String> {
     match node.value {
         Value::Scalar { text, .. } if source.says(&text, node.at) => Ok(text),
         Value::Scalar { .. } => {
-            Err("YAML does not take this value as it is typed (write it in the lines below `|-`, or in quotes)".to_owned())
+            Err("YAML does not read this value as you typed it (write it in the lines below `|-`, or in quotes)".to_owned())
         }
         Value::Null => Err("has no value (an empty one is \"\", and the word null needs quotes)".to_owned()),
         Value::Mapping(_) | Value::Sequence(_) => {
@@ -150,7 +150,7 @@ fn value(node: Node, source: &mut Source<'_>) -> Result<String, String> {
     }
 }
 
-/// The text, and how far it is read.
+/// The text, and the place up to which it is read.
 struct Source<'t> {
     text: &'t str,
     offset: usize,
@@ -158,7 +158,7 @@ struct Source<'t> {
 }
 
 impl Source<'_> {
-    /// Whether a value is below `|` or `>`, is in quotes, or is the very rest of its line: without comment, tag or anchor, and no alias.
+    /// Whether a value is below `|` or `>`, or in quotes, or exactly the rest of its line: without comment, tag or anchor, and not an alias.
     fn says(&mut self, value: &str, at: Position) -> bool {
         let Some(start) = self.offset_of(at) else { return false };
         let (before, after) = self.text.split_at(start);
@@ -171,7 +171,7 @@ impl Source<'_> {
         outer.ends_with(':') && (is_all || after.starts_with(['"', '\'', '|', '>']))
     }
 
-    /// Values come in the order of the text. What does not is an alias's.
+    /// Values come in the order of the text. If one does not, it is the value of an alias.
     fn offset_of(&mut self, at: Position) -> Option<usize> {
         while self.at < at {
             let c = self.text[self.offset..].chars().next()?;
@@ -185,7 +185,7 @@ impl Source<'_> {
     }
 }
 
-/// Whether the lines below are a value as they are, or folded: such as `key: |2-`.
+/// Whether a block (`|` or `>`) begins on this line, such as `key: |2-`.
 fn begins_block(line: &str) -> bool {
     let line = line.split_once(" #").map_or(line, |(line, _)| line);
     let word = line.split_ascii_whitespace().next_back().unwrap_or_default();
@@ -194,17 +194,17 @@ fn begins_block(line: &str) -> bool {
 
 // === Writing ===
 
-/// A field in the first form of which the very value is read.
+/// A field in the first form that reads back as exactly the value.
 fn entry(field: &FieldName, value: &[u8]) -> Zeroizing<String> {
     let key = spelling(field.as_str());
-    // What is not binary is text.
+    // A field that is not binary is text.
     let value = str::from_utf8(value).unwrap_or_default();
     let plain = (!value.contains('\n')).then(|| line(&key, value)).filter(|line| reads_as(line, field.as_str(), value));
     let block = || block(value).map(|block| line(&key, &block)).filter(|line| reads_as(line, field.as_str(), value));
     plain.or_else(block).unwrap_or_else(|| line(&key, &quoted(value)))
 }
 
-/// A name as a key of YAML, which does in a comment as well.
+/// A name as a key of YAML. It can be in a comment too.
 fn spelling(name: &str) -> Zeroizing<String> {
     let is_plain = !name.contains(is_invisible) && reads_as(&line(name, "x"), name, "x");
     if is_plain { Zeroizing::new(name.to_owned()) } else { quoted(name) }
@@ -220,13 +220,13 @@ fn reads_as(line: &str, field: &str, value: &str) -> bool {
     entries(line).is_ok_and(|found| matches!(found.as_slice(), [(_, name, Ok(text))] if name == field && text == value))
 }
 
-/// Lines as they are. Many editors take blanks and empty lines off the ends, so a value with such has no such form.
+/// The value as a literal block. Many editors remove blanks and empty lines at the ends, so a value that has such does not get this form.
 fn block(value: &str) -> Option<Zeroizing<String>> {
     let (body, end) = value.strip_suffix('\n').map_or((value, "-"), |body| (body, ""));
     if body.is_empty() || body.ends_with('\n') || body.split('\n').any(|line| line.ends_with([' ', '\t'])) {
         return None;
     }
-    // Otherwise the first line says how deep the others are.
+    // Without this number, the first line decides the indentation of the others.
     let depth = if body.starts_with([' ', '\n']) { "2" } else { "" };
     let mut text = Zeroizing::new(String::with_capacity(value.len() + 2 * body.split('\n').count() + 8));
     text.extend(["|", depth, end]);
@@ -236,7 +236,7 @@ fn block(value: &str) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-/// Any text, a line of it per line.
+/// Any text in quotes, one line of it per line.
 fn quoted(value: &str) -> Zeroizing<String> {
     // A line end has the longest form.
     let mut text = Zeroizing::new(String::with_capacity(6 * value.len() + 2));
@@ -247,11 +247,11 @@ fn quoted(value: &str) -> Zeroizing<String> {
             '"' | '\\' => text.extend(['\\', c]),
             '\t' => text.push_str("\\t"),
             '\r' => text.push_str("\\r"),
-            // The blanks before the rest of the value are not a part of it.
+            // YAML drops the blanks before the next part of the value.
             '\n' if at + 1 < value.len() => text.push_str("\\n\\\n  "),
             '\n' => text.push_str("\\n"),
             ' ' if is_first => text.push_str("\\x20"),
-            // Of no character of these is a reader of YAML sure, or a person.
+            // Readers of YAML, and people, may read these characters differently.
             c if c.is_control() || is_invisible(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => {
                 text.push_str(&format!("\\U{:08x}", u32::from(c)));
             }

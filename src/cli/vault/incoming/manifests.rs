@@ -13,10 +13,10 @@ use crate::yaml::{Faults, Node, Reader, Value, unknown_key};
 /// Secrets that Kubernetes and Helm keep for themselves.
 const THEIR_OWN: [&str; 3] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];
 
-/// What the API server knows in a Secret, and what it prints beside.
+/// The keys of a Secret that the API server knows or prints.
 const SECRET_KEYS: [&str; 7] = ["apiVersion", "data", "immutable", "kind", "metadata", "stringData", "type"];
 
-/// An object of Kubernetes. What a list says of its objects counts for those that say nothing themselves.
+/// An object of Kubernetes. If an object in a list has no kind or apiVersion, those of the list apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Object<'n> {
     pub node: &'n Node,
@@ -24,7 +24,7 @@ pub struct Object<'n> {
     pub api_version: &'n str,
 }
 
-/// The objects of a stream, those in lists too.
+/// The objects of a stream, also those in lists.
 pub fn objects<'n>(documents: impl IntoIterator<Item = &'n Node>) -> Vec<Object<'n>> {
     let mut objects = Vec::new();
     for document in documents.into_iter().filter(|document| !document.is_null()) {
@@ -33,12 +33,12 @@ pub fn objects<'n>(documents: impl IntoIterator<Item = &'n Node>) -> Vec<Object<
     objects
 }
 
-/// As deep as lists are in lists; YAML has a bound for that.
+/// Opens lists in lists. The parser of YAML bounds the depth.
 fn flatten<'n>(node: &'n Node, kind: &'n str, api_version: &'n str, objects: &mut Vec<Object<'n>>) {
     let text = |key| field(node, key).and_then(Node::text);
     let (kind, api_version) = (text("kind").unwrap_or(kind), text("apiVersion").unwrap_or(api_version));
     match (kind.strip_suffix("List"), field(node, "items").map(|items| &items.value)) {
-        // `List` itself is of any kind; a `SecretList` is of Secrets, and its items do not say so.
+        // A `List` has objects of any kind. A `SecretList` has Secrets, and its items have no kind.
         (Some(of), Some(Value::Sequence(items))) => items.iter().for_each(|item| flatten(item, of, api_version, objects)),
         (Some(_), Some(Value::Null)) => {}
         _ => objects.push(Object { node, kind, api_version }),
@@ -55,12 +55,12 @@ impl<'n> Object<'n> {
         field(self.node, "metadata").and_then(|metadata| field(metadata, key)).and_then(Node::text).filter(|text| !text.is_empty())
     }
 
-    /// A Secret's type, if it has one that says anything.
+    /// A Secret's type, if it is not empty and not `Opaque`.
     pub fn secret_type(&self) -> Option<&'n str> {
         field(self.node, "type").and_then(Node::text).filter(|text| !text.is_empty() && *text != "Opaque")
     }
 
-    /// What the API server would refuse of a Secret: keys that it does not know, and names that it does not take.
+    /// What the API server would refuse in a Secret: keys that it does not know, and names that it does not accept.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if let Value::Mapping(entries) = &self.node.value {
@@ -92,7 +92,7 @@ impl<'n> Object<'n> {
     }
 }
 
-/// A name that Kubernetes does not take, and what it may be instead.
+/// The message about a name that Kubernetes does not accept.
 fn no_name(key: &str, name: &str, takes: &str) -> String {
     let why = marks::of_broken(name).or_else(|| marks::of_value(name.as_bytes())).map(|mark| format!("is {} ({})", mark.what, mark.remedy));
     format!("{key}: {:?} {}", clean(name), why.unwrap_or_else(|| format!("is not allowed ({takes})")))
@@ -103,10 +103,10 @@ fn is_key(key: &str) -> bool {
     !matches!(key, "" | "." | "..") && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// A Secret's values. `stringData` wins over `data`, as the API server has it.
+/// A Secret's values. `stringData` replaces `data`, as in the API server.
 ///
 /// # Errors
-/// All that is wrong. A text that is not base64 is handed to `explain` first.
+/// All faults. For a text that is not base64, `explain` may give the message.
 pub fn values(node: &Node, explain: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, Vec<u8>)>, Vec<String>> {
     let (mut values, mut faults) = (BTreeMap::new(), Faults::default());
     let section = |key: &'static str, faults: &mut Faults| {

@@ -1,4 +1,4 @@
-//! Which files `keyferry vault import` reads, what form they have, and how a dotenv file's name becomes a secret's.
+//! Which files `keyferry vault import` reads, which format they have, and how a dotenv file's name becomes a secret's name.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ pub struct Found {
     pub others: usize,
 }
 
-/// The files below a folder that have the form, which is dotenv if left out.
+/// The files below a folder that have the format. Without a format: dotenv files, and exported Secrets.
 pub fn below(root: &Path, format: Option<Format>) -> io::Result<Found> {
     let (mut found, mut folders) = (Found::default(), vec![root.to_owned()]);
     let is_wanted = |path: &Path| match format {
@@ -43,13 +43,13 @@ pub fn below(root: &Path, format: Option<Format>) -> io::Result<Found> {
     Ok(found)
 }
 
-/// How a Secret starts that `export` wrote.
+/// The start of a Secret that `export` wrote.
 pub const MANIFEST: &str = "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: \"";
 
 /// The mark of an export in JSON.
 const EXPORT: &str = "\"keyferry-export-";
 
-/// Whether `export --to` wrote the file, by its start.
+/// Whether `export --to` wrote the file. The start of the file shows it.
 fn is_exported(path: &Path) -> bool {
     let mut start = Vec::with_capacity(64);
     let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
@@ -57,7 +57,7 @@ fn is_exported(path: &Path) -> bool {
     read.is_ok() && (start.contains(EXPORT) || start.starts_with(MANIFEST))
 }
 
-/// An export says so at its start.
+/// Recognizes the format of a file. An export has its mark at the start.
 pub fn guess(path: &Path, text: &str) -> Format {
     if is_named(path, Format::Dotenv) {
         Format::Dotenv
@@ -68,9 +68,8 @@ pub fn guess(path: &Path, text: &str) -> Format {
     }
 }
 
-/// The secret that a dotenv file stands for: `shop/db.env` is `shop/db`, `shop/.env` is `shop`, `shop/.env.production` is
-/// `shop/production`. A file that is named by itself is called by its own name alone, or by its folder's if it has none. Standard input has no
-/// name.
+/// The secret's name for a dotenv file: `shop/db.env` is `shop/db`, `shop/.env` is `shop`, `shop/.env.production` is `shop/production`. If the file
+/// itself was named, and not its folder, only the file's name counts, or the folder's name if the file has none. Standard input has no name.
 pub fn secret_name(root: Option<&Path>, file: &Path) -> Option<String> {
     let name = file.file_name()?.to_str().filter(|name| *name != "-")?;
     let (before, after) = parts(name).unwrap_or_else(|| (file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default(), ""));
@@ -99,7 +98,7 @@ fn is_named(path: &Path, format: Format) -> bool {
     }
 }
 
-/// The buffer has its full size from the start: one that grows would leave copies behind.
+/// The buffer has its full size from the start: a growing buffer would leave copies in memory.
 pub fn open(path: &Path, input: &mut dyn Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
     if path == Path::new("-") {

@@ -16,11 +16,11 @@ fn nobody_loses_a_field_without_replace() {
     let before = bench.files();
     let blind = bench.run("set --vault DIR/vault shop/db username=x password=@DIR/p");
     assert_eq!(blind.code, 1);
-    assert_snapshot!(blind.err.lines().last().unwrap(), @"error: shop/db: is in the vault already, and without an identity nobody can tell which fields it would lose (to change single fields: `keyferry vault patch`; to replace all of them: --replace)");
+    assert_snapshot!(blind.err.lines().last().unwrap(), @"error: shop/db: is in the vault already, and without an identity Keyferry cannot see which fields it would lose (to change single fields: `keyferry vault patch`; to replace all of them: --replace)");
     let seen = bench.on("set shop/db password=@DIR/p port=1");
     assert_snapshot!(seen.err, @"error: shop/db: would lose username (to keep what is not named: `keyferry vault patch`; to replace everything: --replace)");
     assert_eq!((seen.code, bench.files() == before), (1, true));
-    // An identity that does not open it is no better than none.
+    // An identity that does not open it does not help.
     bench.run("init --vault DIR/other --identity DIR/other.key");
     let wrong = bench.run("set --vault DIR/vault --identity DIR/other.key shop/db username=x password=@DIR/p");
     assert_eq!((wrong.code, bench.files() == before), (1, true), "{}", wrong.err);
@@ -100,7 +100,7 @@ fn patch_changes_what_is_named_and_keeps_the_rest() {
     assert_eq!(bench.files(), before);
 }
 
-/// Two people change different fields at the same moment: both changes are there.
+/// Two people change different fields at the same moment: both changes are kept.
 #[test]
 fn patches_at_the_same_time_lose_nothing() {
     let bench = bench();

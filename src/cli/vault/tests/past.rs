@@ -42,7 +42,7 @@ fn history_of_what_does_not_open_says_so() {
     assert!(done.err.contains("shop/db: DIR/vault/.history/shop/db/2.age is not an age file"), "{}", done.err);
 }
 
-/// A file that was put back (a revert in git) is the current one, whatever the count says.
+/// A file that was put back (a revert in git) is the current one, also if the count is higher.
 #[test]
 fn an_older_revision_that_was_put_back_is_the_current_one() {
     let bench = bench();

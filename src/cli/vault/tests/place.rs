@@ -100,7 +100,7 @@ fn recipients_are_listed_with_their_comments_and_changed_without_an_identity() {
 
     let done = bench.run(&format!("recipients --vault DIR/vault --remove {theirs}"));
     assert_eq!((done.code, anonymous(&done.out).as_str()), (0, "AGE1\n"));
-    assert_snapshot!(done.err, @"note: 3 files may still be encrypted for who was removed (encrypt them again with `keyferry vault rekey`, and change the values: old copies still open)");
+    assert_snapshot!(done.err, @"note: 3 files may still be encrypted for the removed recipients (encrypt them again with `keyferry vault rekey`, and change the values: the removed recipients can still open old copies)");
     let added = bench.run(&format!("recipients --vault DIR/vault --add {stranger}"));
     assert_eq!(anonymous(&added.out), "AGE1\nAGE1\n");
     assert_eq!(bench.run("recipients --vault DIR/vault --add AGE-SECRET-KEY-1hunter2").code, 2);

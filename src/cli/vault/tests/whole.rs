@@ -61,8 +61,8 @@ fn a_name_that_a_dotenv_file_would_lose_is_a_fault() {
     bench.on("set shop/c.env f=x");
     let done = bench.on("export --format dotenv --to DIR/out");
     assert_snapshot!(done.err, @r"
-    error: shop/a.env.b: a dotenv file of this name is read back under another (use json)
-    shop/c.env: a dotenv file of this name is read back under another (use json)
+    error: shop/a.env.b: a dotenv file with this name would be read as another secret (use json)
+    shop/c.env: a dotenv file with this name would be read as another secret (use json)
     ");
     assert!(done.code == 1 && !bench.0.path().join("out").exists());
     assert_eq!(bench.on("export none/ --format json").code, 1);

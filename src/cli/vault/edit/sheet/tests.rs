@@ -35,7 +35,7 @@ fn bytes(fields: &Fields) -> Vec<(&str, &[u8])> {
     fields.iter().map(|(name, field)| (name.as_str(), field.bytes.expose())).collect()
 }
 
-/// The one value that is typed.
+/// The value of a text with one field.
 fn typed(text: &str) -> String {
     let fields = read(text.as_bytes(), &name(), &Fields::new()).unwrap_or_else(|faults| panic!("{text:?}: {faults:?}"));
     let [(_, value)] = *bytes(&fields) else { panic!("{text:?}: {fields:?}") };
@@ -47,7 +47,7 @@ fn faults(text: &str) -> String {
     str::from_utf8(&with_faults(text.as_bytes(), &faults)).unwrap().to_owned()
 }
 
-/// Of one fault.
+/// The fault of a text with one fault.
 fn fault(text: &str) -> String {
     let all = faults(text);
     let [_, fault] = all.lines().filter_map(|line| line.strip_prefix(MARK)).collect::<Vec<_>>()[..] else { panic!("{all}") };
@@ -70,7 +70,7 @@ fn it_reads_well() {
     let text = write(&name(), &opened(fields));
     assert_snapshot!(str::from_utf8(&text).unwrap(), @r#"
     # shop/db, revision 3. Each entry is a field. Change, add or remove some, save, and leave the editor.
-    # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.
+    # Below `|-` every character counts, except the line break at the end. Below `|` it counts too.
     # If you change nothing, or remove all of this text, the secret stays as it is.
     # The field tls.p12 is not shown, and stays as it is (binary, 2 bytes).
 
@@ -140,7 +140,7 @@ fn every_form_is_read_as_it_is_meant() {
     }
 }
 
-/// A password has what YAML has other uses for. Nobody gets another one than they typed.
+/// A password may have characters that mean something in YAML. The secret must get exactly what the person typed.
 #[test]
 fn a_value_that_would_lose_something_is_a_fault() {
     for value in [
@@ -170,8 +170,8 @@ fn a_value_that_would_lose_something_is_a_fault() {
         let text = format!("x: {value}\n");
         assert!(read(text.as_bytes(), &name(), &Fields::new()).is_err(), "{text:?}");
     }
-    assert_snapshot!(fault("password: hunter2 #1"), @"line 3: password: YAML does not take this value as it is typed (write it in the lines below `|-`, or in quotes)");
-    // Many on one line are no more work than on many.
+    assert_snapshot!(fault("password: hunter2 #1"), @"line 3: password: YAML does not read this value as you typed it (write it in the lines below `|-`, or in quotes)");
+    // Many fields on one line are not more work than on many lines.
     let many: Vec<String> = (0..4000).map(|n| format!("\"f{n}\": \"{}\"", "x".repeat(1000))).collect();
     assert_eq!(read(format!("{{{}}}", many.join(", ")).as_bytes(), &name(), &Fields::new()).unwrap().len(), 4000);
 }
@@ -179,11 +179,11 @@ fn a_value_that_would_lose_something_is_a_fault() {
 #[test]
 fn what_is_wrong_is_said_above_what_was_typed() {
     assert_snapshot!(faults("# head\n\na: x #y\nb:\nc: [x]\ntls.p12: x\n\"\\x01\": x\n"), @r#"
-    #! Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.
-    #! line 9: a: YAML does not take this value as it is typed (write it in the lines below `|-`, or in quotes)
+    #! Nothing is changed yet. Correct this, save, and leave the editor. If you leave it as it is, nothing changes.
+    #! line 9: a: YAML does not read this value as you typed it (write it in the lines below `|-`, or in quotes)
     #! line 10: b: has no value (an empty one is "", and the word null needs quotes)
     #! line 11: c: is a list or a mapping, and a field is a text (write it in the lines below `|-`, or in quotes)
-    #! line 12: tls.p12: is a binary field, which is not edited here (`keyferry vault patch shop/db tls.p12=@FILE`)
+    #! line 12: tls.p12: is a binary field, which you cannot edit here (`keyferry vault patch shop/db tls.p12=@FILE`)
     #! line 13: a field name has 1 to 253 bytes and no control character
     # head
 
@@ -212,7 +212,7 @@ fn what_is_wrong_is_said_above_what_was_typed() {
     assert_snapshot!(fault(&many), @"5001 fields; a secret has at most 4096 (store it in parts)");
     let broken = read(b"a: \xff\n", &name(), &Fields::new()).unwrap_err();
     assert_snapshot!(str::from_utf8(with_faults(b"", &broken).as_slice()).unwrap(), @r"
-    #! Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.
+    #! Nothing is changed yet. Correct this, save, and leave the editor. If you leave it as it is, nothing changes.
     #! line 3: has bytes that are not UTF-8 (save the text as UTF-8)
     ");
     assert_eq!(with_faults(b"a: \xff\n", &broken).strip_suffix(b"\na: \xff\n").map(<[u8]>::is_empty), Some(false), "kept, whatever it is");
@@ -235,7 +235,7 @@ fn what_editors_take_off_the_ends_is_in_quotes() {
     }
 }
 
-/// Of the characters that mean something to YAML, to editors, or to neither.
+/// Characters that mean something to YAML or to editors, and others.
 fn odd_text() -> impl Strategy<Value = String> {
     let odd = prop_oneof![
         Just("\n"),
