@@ -273,13 +273,8 @@ mod tests {
         );
         insta::assert_snapshot!(fault(&text, None), @r#"
         shop.yaml:3:11: metadata.name: is missing (the class's name, as the Pod's volume names it)
-<<<<<<< HEAD
-        shop.yaml:5:13: spec.provider: is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`
-        shop.yaml:6:3: spec.paramters: is not a known key (did you mean `parameters`?)
-=======
         shop.yaml:5:13: spec.provider: is not a provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`
-        shop.yaml:6:3: spec.paramters: is no known key (did you mean `parameters`?)
->>>>>>> 206ba7d9308d5620055afd63b95966be755b10f3
+        shop.yaml:6:3: spec.paramters: is not a known key (did you mean `parameters`?)
         shop.yaml:8:11: spec.parameters.mode: is a number to Kubernetes, but must be a text (put it in quotes)
         shop.yaml:9:14: spec.parameters.backend: is a boolean to Kubernetes, but must be a text (put it in quotes)
         shop.yaml:10:9: spec.parameters.role: is nothing, but must be a text ("" is the empty one)

@@ -151,15 +151,9 @@ events: { enabled: yes }
     keyferry.yaml:4:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
     keyferry.yaml:5:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
     keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)
-<<<<<<< HEAD
     keyferry.yaml:6:1: identty: is not a known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
-    keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
-=======
-    keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
-    keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
->>>>>>> db1d18bd966c48b50ecbef8a1468f9b91edd2e9b
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
     keyferry.yaml:10:15: backends.s3.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
@@ -322,19 +316,11 @@ policy:
     read: ["both/kv/**", "bath/x"]
 "#;
     insta::assert_snapshot!(faults(text), @r#"
-<<<<<<< HEAD
     keyferry.yaml:9:11: backends.faulty.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
-    keyferry.yaml:10:30: backends.one.of: must name two backends, not 1 (the first is asked; the second while the first is out)
-    keyferry.yaml:11:32: backends.three.of: must name two backends, not 3 (the first is asked; the second while the first is out)
-    keyferry.yaml:12:9: backends.none.of: is missing (two backends of one kind, the first of which is asked first, such as of: [bao, bao-dr])
-    keyferry.yaml:13:32: backends.empty.of: must name two backends, not 0 (the first is asked; the second while the first is out)
-=======
-    keyferry.yaml:9:11: backends.faulty.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
     keyferry.yaml:10:30: backends.one.of: must name two backends, not 1 (Keyferry asks the first, and the second while the first is out)
     keyferry.yaml:11:32: backends.three.of: must name two backends, not 3 (Keyferry asks the first, and the second while the first is out)
     keyferry.yaml:12:9: backends.none.of: is missing (two backends of one kind: the one to ask first, then the other, such as of: [bao, bao-dr])
     keyferry.yaml:13:32: backends.empty.of: must name two backends, not 0 (Keyferry asks the first, and the second while the first is out)
->>>>>>> fc2eec1b4c29f37bbec302ba85a744f8158cfcbf
     keyferry.yaml:14:35: backends.unknown.of: there is no backend "boa" (did you mean "bao"?)
     keyferry.yaml:14:40: backends.unknown.of: there is no backend "nowhere-at-all" (there are: files, web, bao, team, wide, faulty, one, three, none, empty, unknown, twice, itself, above, local, mixed, spaces, grants, waits, nested, own, both)
     keyferry.yaml:15:38: backends.twice.of: names "bao" twice (name another backend that has the same secrets)
@@ -343,25 +329,14 @@ policy:
     keyferry.yaml:18:33: backends.local.of: "files" is a file vault, which is on this node and cannot be out of reach (name a backend of the kind aws, http or vault)
     keyferry.yaml:19:38: backends.mixed.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:20:33: backends.spaces.of: bao is in the namespace root and team in "team-a": a secret would have two names (set the same `namespace` for both)
-<<<<<<< HEAD
-    keyferry.yaml:21:33: backends.grants.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)
-    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
-    keyferry.yaml:24:36: backends.own.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
-    keyferry.yaml:24:51: backends.own.address: belongs to the backends that `of` names: a failover has none of its own (write it there)
-    keyferry.yaml:24:71: backends.own.cache: belongs to the backends that `of` names: a failover has none of its own (write it there)
-    keyferry.yaml:24:93: backends.own.auth: belongs to the backends that `of` names: a failover has none of its own (write it there)
-    keyferry.yaml:24:97: backends.own.ofs: is not a known key (did you mean `of`?)
-    keyferry.yaml:25:31: backends.both.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)
-=======
     keyferry.yaml:21:33: backends.grants.of: classes may set other parts of the login at bao than at wide, but one class is for both (write the same classMay for both, and auth.audience for both or for neither)
-    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     keyferry.yaml:24:36: backends.own.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:24:51: backends.own.address: belongs to the backends that `of` names, not to the failover (write it there)
     keyferry.yaml:24:71: backends.own.cache: belongs to the backends that `of` names, not to the failover (write it there)
     keyferry.yaml:24:93: backends.own.auth: belongs to the backends that `of` names, not to the failover (write it there)
-    keyferry.yaml:24:97: backends.own.ofs: is no known key (did you mean `of`?)
+    keyferry.yaml:24:97: backends.own.ofs: is not a known key (did you mean `of`?)
     keyferry.yaml:25:31: backends.both.of: classes may set other parts of the login at bao than at wide, but one class is for both (write the same classMay for both, and auth.audience for both or for neither)
->>>>>>> fc2eec1b4c29f37bbec302ba85a744f8158cfcbf
     keyferry.yaml:28:26: policy rule 1.read: "bath/x": there is no backend "bath" (did you mean "both/x"?)
     "#);
     let sound = "

@@ -314,13 +314,8 @@ fn serve_prints_all_faults_of_the_configuration_with_their_places() {
     error: ROOT/keyferry.yaml:1:12: socketDir: "run/sockets" is not an absolute path (start it with /)
     error: ROOT/keyferry.yaml:2:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
     error: ROOT/keyferry.yaml:3:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
-<<<<<<< HEAD
-    error: ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is no kind of backend (this version serves: failover, aws, file, http, vault)
-    error: ROOT/keyferry.yaml:7:1: polcy: is not a known key (did you mean `policy`?)
-=======
     error: ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is not a kind of backend (this version serves: failover, aws, file, http, vault)
-    error: ROOT/keyferry.yaml:7:1: polcy: is no known key (did you mean `policy`?)
->>>>>>> fc2eec1b4c29f37bbec302ba85a744f8158cfcbf
+    error: ROOT/keyferry.yaml:7:1: polcy: is not a known key (did you mean `policy`?)
     error: ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count (write a whole number from 1 to 100000)
     "#);
 }

@@ -254,13 +254,8 @@ fn each_fault_of_the_configuration_is_a_json_line() {
     ROOT/keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
     ROOT/keyferry.yaml:3:10: log.level: "loud" is no log level (error, warn, info, debug or trace)
     ROOT/keyferry.yaml:4:12: socketDir: "run" is not an absolute path (start it with /)
-<<<<<<< HEAD
-    ROOT/keyferry.yaml:5:28: backends.files.kind: "f\nil" is no kind of backend (this version serves: failover, aws, file, http, vault)
-    ROOT/keyferry.yaml:6:1: polcy: is not a known key (did you mean `policy`?)
-=======
     ROOT/keyferry.yaml:5:28: backends.files.kind: "f\nil" is not a kind of backend (this version serves: failover, aws, file, http, vault)
-    ROOT/keyferry.yaml:6:1: polcy: is no known key (did you mean `policy`?)
->>>>>>> fc2eec1b4c29f37bbec302ba85a744f8158cfcbf
+    ROOT/keyferry.yaml:6:1: polcy: is not a known key (did you mean `policy`?)
     "#);
     assert_eq!(refused(&house).len(), messages(&house).lines().count(), "nothing else is written");
     // Text where nobody asks for JSON, or nobody can tell.

@@ -350,13 +350,8 @@ fn a_secret_that_the_api_server_would_refuse_is_not_imported() {
         err
     });
     insta::assert_snapshot!(told.concat(), @r#"
-<<<<<<< HEAD
     error: <stdin>:1: the Secret x: "stringdata" is not a known key (did you mean `stringData`?)
-    error: <stdin>:1: the Secret {{ .Release.Name }}-x: metadata.name: "{{ .Release.Name }}-x" is a template (let the program that fills it in run first, such as `helm template`)
-=======
-    error: <stdin>:1: the Secret x: "stringdata" is no known key (did you mean `stringData`?)
     error: <stdin>:1: the Secret {{ .Release.Name }}-x: metadata.name: "{{ .Release.Name }}-x" is a template (first run the program that fills it in, such as `helm template`)
->>>>>>> 206ba7d9308d5620055afd63b95966be755b10f3
     error: <stdin>:1: the Secret Big: metadata.name: "Big" is not allowed (Kubernetes takes small letters, digits and `-`)
     error: <stdin>:1: the Secret x: type: "{{ .type }}" is a template (first run the program that fills it in, such as `helm template`)
     error: <stdin>:1: the Secret x: stringData: "a b" is not allowed (keys have letters, digits, `-`, `_` and `.`)

@@ -250,15 +250,9 @@ fn what_the_configuration_cannot_mean_is_said_all_at_once() {
     amazon.classMay.address: cannot be granted here: a class can choose only the role of a login to AWS (remove it)
     amazon.classMay.tls: cannot be granted here: a class can choose only the role of a login to AWS (remove it)
 
-<<<<<<< HEAD
-    amazon.endpoints.ssm: is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-    amazon.endpoints.s3: is not a known key (known here: secretsmanager, ssm, sts)
-    amazon.endpoints.sts: has a path, and AWS is asked at `/` (write scheme, host and port alone)
-=======
     amazon.endpoints.ssm: does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
     amazon.endpoints.s3: is not a known key (known here: secretsmanager, ssm, sts)
     amazon.endpoints.sts: has a path, and Keyferry asks AWS only at `/` (write only scheme, host and port)
->>>>>>> 8e7ea13b656b9e0db45a824bd6f574953dd5b073
 
     amazon.auth.credentialsFile: "aws" is not an absolute path (start it with /)
     amazon.auth.assumeRole.role: "arn:aws:iam::111122223333:role/${namespace}-${serviceAccount}" gives ServiceAccounts of several namespaces the same role, such as c of a-b and b-c of a (write ${namespace}.${serviceAccount} or ${namespace}/${serviceAccount})

@@ -106,15 +106,9 @@ fn each_fault_says_what_to_do() {
     insta::assert_snapshot!(faults("address: https://bao\nauth: { role: x }\n"), @"2: backends.bao.auth.method: is missing (one of kubernetes, jwt, approle, cert, token)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: cert }\n"), @"2: backends.bao.auth.method: cert logs in with a client certificate, and there is none (set clientCert and clientKey of the backend)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: token, tokenFile: /t }\nclassMay:\n  address: [\"https://x\"]\n  tls: true\n  rol: 1\n"), @"
-<<<<<<< HEAD
-    4: backends.bao.classMay.address: cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, by kubernetes or jwt; or remove it)
-    5: backends.bao.classMay.tls: cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, by kubernetes or jwt; or remove it)
-    6: backends.bao.classMay.rol: is not a known key (did you mean `role`?)
-=======
     4: backends.bao.classMay.address: cannot be granted here: a class could send the daemon's own credentials to any server (log in as the Pod, by kubernetes or jwt; or remove it)
     5: backends.bao.classMay.tls: cannot be granted here: a class could send the daemon's own credentials to any server (log in as the Pod, by kubernetes or jwt; or remove it)
-    6: backends.bao.classMay.rol: is no known key (did you mean `role`?)
->>>>>>> db1d18bd966c48b50ecbef8a1468f9b91edd2e9b
+    6: backends.bao.classMay.rol: is not a known key (did you mean `role`?)
     ");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tlsDir: /tls }\n"), @"3: backends.bao.classMay.tlsDir: goes with tls: true (set that, or remove it)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: tls }\n"), @r#"3: backends.bao.classMay.tlsDir: "tls" is not an absolute path (start it with /)"#);
