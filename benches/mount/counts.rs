@@ -20,12 +20,12 @@ const LONG: usize = 1_200;
 const ALLOCATIONS: [&str; 8] =
     ["_rjem_malloc", "_rjem_mallocx", "_rjem_calloc", "malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
 
-/// The programs that count.
 /// Callgrind counts an instruction for each byte that `rep stosb` and `rep movsb` write, where a processor executes one. So the C library wipes
 /// and copies long blocks as it does short ones, with vector instructions
 /// (<https://sourceware.org/glibc/manual/latest/html_node/Hardware-Capability-Tunables.html>).
 const TUNABLES: &str = "GLIBC_TUNABLES=glibc.cpu.x86_rep_stosb_threshold=1073741824:glibc.cpu.x86_rep_movsb_threshold=1073741824";
 
+/// The programs that count.
 pub const TOOLS: [&str; 2] = ["valgrind", "strace"];
 
 /// A server that is counted: how it is started, and where it answers.

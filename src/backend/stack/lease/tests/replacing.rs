@@ -89,12 +89,12 @@ async fn a_slow_store_costs_no_mount_its_answer_while_the_old_one_is_good() {
 async fn a_reload_that_builds_the_stack_anew_keeps_its_leases() {
     let bench = Bench::new();
     bench.user("a").await;
-    let anew = Arc::new(fake(&bench.clock));
-    let stack = leased(&anew, "https://bao", &bench.leases);
-    assert_eq!(anew.adopted.load(Ordering::Relaxed), 1, "with the token that they live by");
+    let next = Arc::new(fake(&bench.clock));
+    let stack = leased(&next, "https://bao", &bench.leases);
+    assert_eq!(next.adopted.load(Ordering::Relaxed), 1, "with the token that they live by");
     assert_eq!(user(&stack.fetch(&secret("db/creds/app"), &context("a")).await.unwrap()), "user-1");
     pass(3600).await;
-    assert_eq!((bench.fake.renewed(), anew.renewed(), anew.issued()), (0, 1, 0));
+    assert_eq!((bench.fake.renewed(), next.renewed(), next.issued()), (0, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -284,10 +284,10 @@ async fn a_reload_in_the_middle_counts_nothing_twice() {
     let bench = Arc::new(Bench::new());
     bench.fake.rule(|rules| rules.slow = Duration::from_secs(5));
     let names: Vec<_> = (0..100).map(|n| format!("db/creds/{n}")).collect();
-    let anew = Arc::new(fake(&bench.clock));
+    let next = Arc::new(fake(&bench.clock));
     let (former, later) = tokio::join!(join_all(names.iter().map(|name| bench.ask("evil", "x", name))), async {
         sleep(Duration::from_secs(1)).await;
-        let stack = leased(&anew, "https://other", &bench.leases);
+        let stack = leased(&next, "https://other", &bench.leases);
         let context = context_in("evil", "x");
         let asked: Vec<_> = names.iter().map(|name| secret(name)).collect();
         let given = join_all(asked.iter().map(|asked| stack.fetch(asked, &context))).await;
@@ -295,13 +295,13 @@ async fn a_reload_in_the_middle_counts_nothing_twice() {
     });
     assert!(former.iter().all(Result::is_ok) && later.0);
     let used = || (bench.of("evil"), bench.leases.lock().records.len());
-    assert_eq!(used(), (bench.fake.issued() + anew.issued(), bench.fake.issued() + anew.issued()));
+    assert_eq!(used(), (bench.fake.issued() + next.issued(), bench.fake.issued() + next.issued()));
     // The leases of the former store are replaced.
     pass(60).await;
     for name in &names {
         later.1.fetch(&secret(name), &context_in("evil", "x")).await.unwrap();
     }
-    assert_eq!((anew.issued(), used()), (100, (200, 200)), "each until it is gone");
+    assert_eq!((next.issued(), used()), (100, (200, 200)), "each until it is gone");
     bench.fake.rule(|rules| rules.slow = Duration::ZERO);
     pass(3700).await;
     assert_eq!(used(), (100, 100), "what was replaced has ended");

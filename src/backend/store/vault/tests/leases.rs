@@ -72,8 +72,8 @@ async fn a_lease_ends_with_its_token() {
 
     // What is asked for now does not live by a token near its end.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    let anew = bench.read(&backend, "database/creds/app").await.unwrap().lease.clone().unwrap();
-    assert!(left(&anew) >= 8 && anew.token.expose() != renewed.token.expose(), "{anew:?}");
+    let replaced = bench.read(&backend, "database/creds/app").await.unwrap().lease.clone().unwrap();
+    assert!(left(&replaced) >= 8 && replaced.token.expose() != renewed.token.expose(), "{replaced:?}");
 }
 
 #[tokio::test]

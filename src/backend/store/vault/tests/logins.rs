@@ -32,8 +32,8 @@ async fn other_service_accounts_roles_and_audiences_are_other_logins() {
     assert!(matches!(scope(&plain, &web), Scope::Account(_)));
     assert_ne!(scope(&plain, &web), scope(&plain, &api));
     assert_ne!(plain, as_other, "another login is another request");
-    let anew = PodIdentity { service_account_uid: Some("another".into()), ..verified(&web) };
-    assert_ne!(scope(&plain, &web), backend.scope(&plain, &anew), "a ServiceAccount that was made again is another one");
+    let again = PodIdentity { service_account_uid: Some("another".into()), ..verified(&web) };
+    assert_ne!(scope(&plain, &web), backend.scope(&plain, &again), "a ServiceAccount that was made again is another one");
     assert_eq!(backend.scope(&plain, &PodIdentity::believed(&web)), Scope::Pod(web.uid.as_str().into()));
     assert_eq!(scope(&posted(&backend, "pki/issue/web", &[]), &web), Scope::Pod(web.uid.as_str().into()));
     let apart = bench.backend("auth: { method: jwt, role: csi, audience: bao }\nshare: pod");
