@@ -45,7 +45,7 @@ pub fn problem(line: &Value) -> Option<String> {
 
 fn of(schema: &Value, root: &Value, value: &Value, path: &str) -> Option<String> {
     schema.as_object().unwrap().iter().find_map(|(keyword, rule)| match keyword.as_str() {
-        "$defs" | "$schema" | "description" | "format" | "title" => None,
+        "$defs" | "$id" | "$schema" | "description" | "format" | "title" => None,
         "$ref" => of(root.pointer(rule.as_str().unwrap().trim_start_matches('#')).unwrap(), root, value, path),
         "oneOf" => {
             let problems: Vec<_> = rule.as_array().unwrap().iter().filter_map(|one| of(one, root, value, path)).collect();
