@@ -111,7 +111,7 @@ async fn a_rule_has_to_cover_all_below() {
     "#);
 }
 
-/// Each secret is decided again, and what is denied is counted: its name is nobody's who may not have it.
+/// Keyferry decides about each secret again, and counts what it denies: it shows no name to a Pod that may not have it.
 #[tokio::test]
 async fn what_is_denied_below_fails_the_mount_without_its_name() {
     let house = house();

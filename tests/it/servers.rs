@@ -1,4 +1,4 @@
-//! The real servers behind the tests of backends, each piece of them proved: what builds on `bao` need not wonder.
+//! The real servers behind the tests of backends, each piece of them tested: so tests that use `bao` can trust it.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -309,7 +309,7 @@ async fn https_is_served_with_any_certificate_and_clients_show_theirs() {
     assert!(curl().await.0.contains("client_token"));
 }
 
-/// Nothing outlives a test, not even one that is killed: the servers' parent here is a process that is.
+/// Nothing outlives a test, not even a killed one: here the servers' parent is a process that the test kills.
 #[tokio::test]
 async fn servers_die_with_the_test() {
     const INSIDE: &str = "KEYFERRY_TEST_SERVERS";
@@ -320,7 +320,7 @@ async fn servers_die_with_the_test() {
     }
     let mut child = tokio::process::Command::from(apart(std::env::current_exe().unwrap()));
     child.args(["--exact", "servers::servers_die_with_the_test", "--nocapture"]).env(INSIDE, "1").kill_on_drop(true);
-    // What one that is killed cannot tidy up is tidied up here. PostgreSQL's user has to get at its own.
+    // A killed process cannot tidy up, so the test does it here. PostgreSQL's user must be able to reach its own files.
     let folder = crate::folder::new();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     child.env("TMPDIR", folder.path());

@@ -1,5 +1,5 @@
-//! Whether a line is one that `schemas/audit.json` describes. Every line that a test's daemon writes is looked at, so this is quick: it knows
-//! the keywords of that schema and no others. `audit.rs` compares it with an independent validator.
+//! Whether `schemas/audit.json` describes a line. The tests look at every line that a test's daemon writes, so this is quick: it knows the keywords
+//! of that schema and no others. `audit.rs` compares it with an independent validator.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// What every line begins with.
+/// How every line begins.
 const BEGINNING: &str = "{\"v\":1,\"time\":";
 
-/// Looks at the whole lines of a file, if there is one. A daemon that was killed in the middle of a write may have left a part of a line, and
-/// the next daemon's first line follows it: here standard output is a file, to which nobody adds the end of a line.
+/// Looks at the whole lines of a file, if there is one. A daemon that was killed in the middle of a write may have left a part of a line. Then the
+/// next daemon's first line follows directly: here standard output is a file, and nobody adds the end of the line.
 pub fn hold(file: &Path) {
     let Ok(text) = fs::read_to_string(file) else { return };
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {

@@ -1,4 +1,4 @@
-//! Two real OpenBao servers, and a proxy before each that is cut: the second one answers while the first is out.
+//! Two real OpenBao servers, and a proxy before each that the test cuts: the second one answers while the first is out.
 
 use std::net::SocketAddr;
 
@@ -15,14 +15,14 @@ const DB: &str = "- {secret: kv/data/shop/db, field: password, path: p}";
 const CREDENTIAL: &str = "- {secret: database/creds/app, field: username, path: p}";
 const CERTIFICATE: &str = "- {secret: pki/issue/app, method: POST, args: {common_name: app.example}, field: serial_number, path: p}";
 
-/// `both` alone is allowed: nobody may name its members.
+/// Policy allows only `both`: nobody may name its members.
 const RULES: &str = r#"  - pods: { namespace: shop }
     read: ["both/kv/data/shop/**", "both/database/creds/*"]
     update: ["both/pki/issue/*"]
   - pods: { namespace: shop, serviceAccount: api }
     deny: ["bao-dr/kv/data/shop/db"]"#;
 
-/// Every mount asks, and what was answered serves an outage.
+/// Every mount asks the store, and Keyferry keeps the answers for an outage.
 const CACHE: &str = ", cache: { fresh: 0, stale: 24h }";
 
 struct Pair {
@@ -63,7 +63,7 @@ impl Pair {
         [&self.store.bao, &self.dr]
     }
 
-    /// Nobody listens there any more, and what stood is reset.
+    /// Nobody listens there any more, and open connections are reset.
     fn cut(&self, at: usize) {
         self.proxies[at].switch(nowhere());
         self.proxies[at].cut();
@@ -167,7 +167,7 @@ async fn what_the_second_refuses_is_part_of_the_outage_and_what_the_first_refuse
     assert_eq!(pair.told(DB).await, "of the second: both by bao-dr, store", "the first has allowed it again");
 }
 
-/// The daemon is killed the moment after it has told the Pod of the first member's denial.
+/// The daemon is killed directly after it has told the Pod of the first member's denial.
 #[tokio::test]
 async fn what_the_first_refuses_does_not_end_with_the_daemon() {
     let mut pair = Pair::with(super::outage::sealed).await;

@@ -1,4 +1,4 @@
-//! The table of docs/outage.md, played cell by cell: a real OpenBao, and a bad network before it.
+//! The table of docs/outage.md, cell by cell: a real OpenBao, and a bad network before it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -123,7 +123,7 @@ impl Stage {
         stage
     }
 
-    /// A process ends in order, and another one begins.
+    /// A process ends in order, and another one starts.
     fn restart(self) -> Self {
         let Self { store, proxy, provider } = self;
         provider.stop();
