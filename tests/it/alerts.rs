@@ -129,7 +129,7 @@ fn each_alert_has_a_page() {
             assert!(page.contains(&format!("\n{heading}\n\n")), "{path} has no {heading:?}");
         }
     }
-    assert!(pages.is_empty(), "pages of no alert: {pages:?}");
+    assert!(pages.is_empty(), "pages without an alert: {pages:?}");
 }
 
 /// All that a page tells a person to run exists: commands, their options, and the links.
@@ -196,7 +196,7 @@ async fn metrics() -> String {
         uid = rustix::process::geteuid().as_raw()
     );
     fs::write(house.path("keyferry.yaml"), config).unwrap();
-    // Where mounts of the node are seen, as kubelet's folder has it in the manifests.
+    // The program must see mounts of the node, as in kubelet's folder of the manifests.
     let mut command = apart("unshare");
     command.args(["--mount", "--propagation", "shared"]);
     if !rustix::process::geteuid().is_root() {

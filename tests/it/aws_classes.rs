@@ -219,7 +219,7 @@ async fn a_failover_region_hides_no_fault() {
     assert_eq!(files(&peer.of_two(object).await.unwrap()), "shop_throttled 0644 frankfurt");
 }
 
-/// It is another one at each call.
+/// The request id is another one at each call.
 fn without_request_id(message: &str) -> String {
     const BEFORE: &str = "AWS's request id is ";
     let Some(at) = message.find(BEFORE) else { return message.to_owned() };

@@ -129,7 +129,7 @@ impl Bao {
         peer
     }
 
-    /// Before it has clones.
+    /// Must be called before there are clones.
     fn holding(&mut self, root_token: String, unseal_key: String) {
         self.token.clone_from(&root_token);
         let server = Arc::get_mut(&mut self.server).unwrap();

@@ -82,7 +82,7 @@ fn a_changed_secret_is_in_the_pod_within_seconds() {
         node.set_password("new");
         node.until("the new password", || seen(&volume)[0].ends_with(" new"));
         assert_eq!(seen(&volume), ["password 0644 0:0 new", "token 0644 0:0 1"]);
-        assert_eq!(fs::metadata(&volume).unwrap().modified().unwrap(), old, "else the driver skips its next mount");
+        assert_eq!(fs::metadata(&volume).unwrap().modified().unwrap(), old, "otherwise the driver skips its next mount");
         assert_eq!(fs::read_link(quiet.join("..data")).unwrap(), untouched);
         assert_eq!(names(&volume).len(), 4, "the former files are gone: {:?}", names(&volume));
 

@@ -100,7 +100,7 @@ fn write_twice(dir: &Path) {
         write(fs::File::open(dir).unwrap(), &[file], Timestamp::UNIX_EPOCH).unwrap()
     };
     assert!(matches!(put(b"first"), Written::Changed));
-    assert!(matches!(put(b"first"), Written::Unchanged), "it could not be read again");
+    assert!(matches!(put(b"first"), Written::Unchanged), "the daemon could not read it again");
     assert!(matches!(put(b"second"), Written::Changed));
     let file = fs::metadata(dir.join("id")).unwrap();
     assert_eq!((file.uid(), file.mode() & 0o777), (id, 0o400));

@@ -224,7 +224,7 @@ async fn a_stale_socket_is_replaced() {
     let killed = house.serve();
     killed.mount(house.request(&web(), DB)).await.unwrap();
     drop(killed);
-    assert!(house.path("sockets/keyferry.sock").exists(), "killed: nobody was there to take it away");
+    assert!(house.path("sockets/keyferry.sock").exists(), "killed: nobody was there to remove it");
     house.serve().mount(house.request(&web(), DB)).await.unwrap();
 }
 
@@ -275,7 +275,7 @@ fn assert_acceptable(answer: &MountResponse) {
     let ids: BTreeSet<_> = answer.object_version.iter().map(|object| &object.id).collect();
     assert_eq!(ids.len(), answer.object_version.len(), "ids are unique");
     assert!(answer.object_version.iter().all(|object| !object.id.is_empty() && !object.version.is_empty()));
-    assert!(!answer.files.is_empty(), "the driver would take it that we wrote the volume");
+    assert!(!answer.files.is_empty(), "the driver would think that we wrote the volume");
     let paths: BTreeSet<_> = answer.files.iter().map(|file| &file.path).collect();
     assert_eq!(paths.len(), answer.files.len(), "paths are unique");
     for file in &answer.files {
@@ -383,7 +383,7 @@ async fn republishing_is_cheap() {
     }
     let milliseconds = (ticks() - before) * 10;
     assert!(milliseconds < 3000, "1000 mounts took {milliseconds} ms of processor, unoptimised");
-    assert_eq!(house.audit().len(), 1, "the same thing is said once");
+    assert_eq!(house.audit().len(), 1, "the audit has the same thing once");
     assert!(provider.end().await.success());
     let audit = house.audit();
     assert_eq!((audit.len(), &audit[1]["repeats"]), (2, &json!(1000)), "and counted");

@@ -249,7 +249,7 @@ async fn clients_that_do_not_read_or_do_not_ask_leave_the_metrics_to_others() {
         let mut crowd = Vec::new();
         for _ in 0..200 {
             let socket = TcpSocket::new_v4().unwrap();
-            // So that little is taken off its hands.
+            // So that the client's side takes little of the answer.
             socket.set_recv_buffer_size(1024).unwrap();
             let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
             let _ = stream.write_all(says.repeat(times).as_bytes()).await;

@@ -136,7 +136,7 @@ fn a_volume_from_first_mount_to_empty() {
         assert_eq!(seen(&volume)[0], "db/password 0400 0:0 new", "the owner alone");
 
         node.mount(&provider, PASSWORD).unwrap();
-        assert_eq!(seen(&volume), ["db/password 0400 0:0 new"], "what the class names no more is gone");
+        assert_eq!(seen(&volume), ["db/password 0400 0:0 new"], "what the class does not name any more is gone");
 
         let answer = node.mount(&provider, "[]").unwrap();
         assert_eq!((answer.files.len(), answer.object_version.len(), answer.object_version[0].id.as_str()), (0, 1, ".keyferry"));
@@ -279,7 +279,7 @@ fn a_full_volume_keeps_its_files_and_says_so_twice() {
         node.house.vault(&["set", "--replace", "shop/db", &format!("password={}", "x".repeat(100_000))]);
         insta::assert_snapshot!(node.refusal(&provider, PASSWORD), @"FailedPrecondition TooLarge: target_path: cannot write db/password in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
         assert_eq!(seen(&volume), ["db/password 0400 0:0 correct horse"]);
-        assert_eq!(names(&volume).len(), 3, "what was begun is cleaned: {:?}", names(&volume));
+        assert_eq!(names(&volume).len(), 3, "the unfinished write is cleaned: {:?}", names(&volume));
         node.house.vault(&["set", "--replace", "shop/db", "password=small"]);
         node.mount(&provider, PASSWORD).unwrap();
         assert_eq!(seen(&volume), ["db/password 0400 0:0 small"]);

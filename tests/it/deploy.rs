@@ -91,7 +91,7 @@ fn every_yaml_file_is_read_and_says_what_it_is() {
 fn the_daemon_is_confined() {
     let daemonset = daemonset();
     let pod = at(&daemonset, "/spec/template/spec");
-    assert_eq!(at(pod, "/hostUsers"), "true", "from inside a user namespace every peer is 65534, which is refused");
+    assert_eq!(at(pod, "/hostUsers"), "true", "inside a user namespace every peer is 65534, which Keyferry refuses");
     for shared in ["/hostNetwork", "/hostPID", "/hostIPC"] {
         assert!(at(pod, shared).is_null(), "{shared}");
     }
@@ -196,7 +196,7 @@ fn a_store_over_the_network_gets_its_files_and_a_look_at_the_pods() {
     let state = list(&daemonset(), "/spec/template/spec/containers/0/volumeMounts").iter().any(|mount| {
         at(mount, "/readOnly").is_null() && text(&config, "/cache/sealed/dir").starts_with(&format!("{}/", text(mount, "/mountPath")))
     });
-    assert!(state, "cache.sealed.dir is in no folder that is writable and the node's");
+    assert!(state, "cache.sealed.dir must be in a folder of the node that is writable");
 }
 
 /// Every configuration of `deploy/`: the base's, the examples' and the overlays'.

@@ -66,7 +66,7 @@ async fn readiness_says_why_not_and_liveness_is_another_matter() {
     let (status, reason) = ready().await;
     assert_eq!(status, 503);
     insta::assert_snapshot!(reason, @"backend files: the vault's folder ROOT/vault is not there (is its volume mounted, and synced?)");
-    assert_eq!(http(&address, "GET", "/livez").await.status, 200, "a restart would mend nothing");
+    assert_eq!(http(&address, "GET", "/livez").await.status, 200, "a restart would repair nothing");
     fs::rename(house.path("elsewhere"), house.path("vault")).unwrap();
     assert_eq!(ready().await, (200, "ok\n".into()));
     // Only a restart can bring back a socket that is gone.

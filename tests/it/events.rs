@@ -107,12 +107,12 @@ impl Scene {
         answer.map(|answer| only_file(&answer)).map_err(|status| status.message().to_owned())
     }
 
-    /// What was last read of the store, for this mount.
+    /// Where the last answer for this mount came from.
     fn source(&self) -> String {
         self.store.house.audit().last().unwrap()["objects"][0]["source"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Until the store is asked again.
+    /// Waits until Keyferry asks the store again.
     async fn is_current(&self, provider: &Provider, pod: &PodClaims) {
         eventually("the store is asked", async || {
             self.mount(provider, pod).await.unwrap();
@@ -122,7 +122,7 @@ impl Scene {
     }
 
     async fn told(&self, expected: &[&str]) {
-        eventually("it is told", async || self.kept.shown().len() >= expected.len()).await;
+        eventually("the Events are there", async || self.kept.shown().len() >= expected.len()).await;
         assert_eq!(self.kept.shown(), expected);
     }
 }
@@ -157,7 +157,7 @@ async fn a_pod_that_starts_without_the_store_is_told_so_and_when_it_is_over() {
     scene.mount(&provider, &first).await.unwrap();
     scene.cut();
     scene.mount(&provider, &next).await.unwrap();
-    eventually("it is told again", async || scene.kept.shown().last().unwrap().ends_with(" 2")).await;
+    eventually("the Event is there again", async || scene.kept.shown().last().unwrap().ends_with(" 2")).await;
     scene.mend();
     scene.is_current(&provider, &next).await;
     eventually("and its end", async || scene.kept.shown().first().unwrap().ends_with(" 2")).await;
@@ -221,11 +221,11 @@ async fn a_right_that_is_missing_is_said_once_and_a_reload_turns_events_off_and_
         let shown = scene.kept.shown();
         shown.iter().any(|line| line.contains(name))
     };
-    eventually("what is new is told", async || is_told("/web-9 ").await).await;
+    eventually("what is new is reported", async || is_told("/web-9 ").await).await;
     assert!(!is_told("/web-8 ").await, "{:?}", scene.kept.shown());
     // It is still so, and now Keyferry can report it.
     scene.mount(&provider, &pod("shop", "web-8", "web")).await.unwrap();
-    eventually("it is told", async || is_told("/web-8 ").await).await;
+    eventually("it is reported", async || is_told("/web-8 ").await).await;
     let (status, took) = {
         let began = tokio::time::Instant::now();
         (provider.stop(), began.elapsed())
@@ -257,7 +257,7 @@ async fn a_namespace_that_starts_many_pods_leaves_others_their_events() {
         scene.mount(&provider, &pod("evil", &format!("web-{n}"), "web")).await.unwrap();
     }
     scene.mount(&provider, &pod("shop", "web-1", "web")).await.unwrap();
-    eventually("the other's is told", async || scene.kept.shown().iter().any(|line| line.contains("shop/web-1"))).await;
+    eventually("the other's is reported", async || scene.kept.shown().iter().any(|line| line.contains("shop/web-1"))).await;
     assert_eq!(scene.kept.shown().len(), 12 + 1);
     assert!((46.5..47.5).contains(&metric(&provider, &["keyferry_events_total", "dropped"]).await));
     let bodies: Vec<Value> = scene.server.calls().iter().map(|call| serde_json::from_str(&call.body).unwrap_or(json!(null))).collect();

@@ -103,7 +103,7 @@ fn each_is_a_class_and_a_pod_that_mounts_it() {
             assert_eq!((&object["metadata"]["name"], &object["metadata"]["namespace"]), (&name.as_str().into(), &"shop".into()));
         }
         let spec = &pod["spec"];
-        assert_eq!(spec["serviceAccountName"], "web", "{name}: the policy speaks of it");
+        assert_eq!(spec["serviceAccountName"], "web", "{name}: the policy names it");
         let csi = &spec["volumes"][0]["csi"];
         assert_eq!((&csi["driver"], &csi["readOnly"]), (&"secrets-store.csi.k8s.io".into(), &"true".into()), "{name}");
         assert_eq!(csi["volumeAttributes"]["secretProviderClass"], name.as_str());
@@ -208,7 +208,7 @@ async fn each_is_mounted_as_it_promises() {
         shop.mount("missing").await.unwrap_err().message().replace(shop.house.folder.path().to_str().unwrap(), "/var/lib/keyferry");
     insta::assert_snapshot!(missing, @"SecretNotFound: object 2 (token): files/shop/late: there is no such secret in the vault: shop/late.age is absent (make it with `keyferry vault set shop/late FIELD=@FILE`)");
     let told = fs::read_to_string(deploy("examples/missing.yaml")).unwrap().replace("\n#   ", " ");
-    assert!(told.contains(&missing), "missing.yaml tells another message");
+    assert!(told.contains(&missing), "missing.yaml has another message");
     shop.fill(&["late"]);
     let mut shown = Vec::new();
     for (name, _) in plain_examples() {
@@ -249,7 +249,7 @@ async fn each_is_mounted_as_it_promises() {
     ");
 }
 
-/// At the desk the same comes out as on a node.
+/// `keyferry render` makes the same files as a daemon on a node.
 #[tokio::test]
 async fn render_makes_what_the_daemon_delivers() {
     let shop = Shop::open("examples/keyferry.yaml");
@@ -322,7 +322,7 @@ async fn the_files_hold_what_the_examples_say() {
     assert!(template["app.conf"].starts_with(b"url = \"postgres://app:"));
     let binary = shop.contents("binary-values").await;
     assert_eq!(binary["cert.der"], binary["from-base64.der"]);
-    assert!(str::from_utf8(&binary["cert.der"]).is_err(), "it is to be no text");
+    assert!(str::from_utf8(&binary["cert.der"]).is_err(), "it must not be a text");
     assert_eq!(shop.contents("large").await["blob"].len(), 1024 * 1024);
     let before = shop.contents("rotation").await;
     assert_eq!(before["token"], before["first-token"]);
@@ -343,7 +343,7 @@ async fn synced_secrets_name_files_of_the_volume() {
         for object in objects {
             kinds.insert(object["type"].as_str().unwrap().to_owned());
             for entry in object["data"].as_array().unwrap() {
-                assert!(files.contains_key(entry["objectName"].as_str().unwrap()), "{name}: {entry} is no file of the volume");
+                assert!(files.contains_key(entry["objectName"].as_str().unwrap()), "{name}: {entry} is not a file of the volume");
             }
         }
     }

@@ -55,7 +55,7 @@ impl Desk {
         (code, out, errors.replace(self.0.path().to_str().unwrap(), "@"))
     }
 
-    /// What is said of something that nothing may run with.
+    /// The message about arguments with which nothing may run.
     fn refused(&self, arguments: &[&str]) -> String {
         let mark = self.path("ran");
         let (code, out, errors) = self.exec(&[arguments, &["--", "touch", mark.to_str().unwrap()]].concat());

@@ -330,7 +330,7 @@ fn rules_and_dashboard_are_rendered_to_the_letter() {
         let dashboard = objects[0].iter().find_map(|object| object["data"]["keyferry.json"].as_str()).unwrap();
         let original = fs::read_to_string(deploy("grafana/keyferry.json")).unwrap();
         assert_eq!(dashboard.trim(), original.trim(), "{helm}");
-        // What the rules and the dashboard call a node.
+        // The rules and the dashboard use this label for a node.
         assert_eq!(one(&objects[0], "PodMonitor")["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["targetLabel"], "instance");
     }
 }

@@ -176,7 +176,7 @@ fn what_is_encrypted_as_a_document_names_the_program_to_run_first() {
     let external = "apiVersion: external-secrets.io/v1\nkind: ExternalSecret\nmetadata: { name: db }\nspec: { target: { name: app } }\n";
     insta::assert_snapshot!(bench.refusal("external.yaml", format!("{external}---\n{}", secret("data: { a: eA== }"))), @"error: DIR/external.yaml:1: the ExternalSecret db has no values (import the Secret that the cluster makes from it: kubectl get secret db -o yaml)");
     let as_is = bench.import(&["--as-is", "DIR/sops.env"], "");
-    assert_eq!(as_is.0, 1, "of a document there is nothing to take");
+    assert_eq!(as_is.0, 1, "a document has nothing to import");
 }
 
 #[test]

@@ -140,7 +140,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
         assert_eq!(fetched.secret.fields["password"].bytes.expose().len(), 48);
     }
     sleep(Duration::from_mins(9)).await;
-    assert!((1..=2).contains(&canary.in_our_memory()), "one copy, while it may be asked for again");
+    assert!((1..=2).contains(&canary.in_our_memory()), "one copy, while a mount may ask for it again");
     sleep(Duration::from_mins(3)).await;
     assert_eq!(canary.in_our_memory(), 0, "an unused secret outlived its time");
     drop(backend);
@@ -179,5 +179,5 @@ async fn what_a_burst_of_large_mounts_took_is_given_back() {
             assert_eq!(answer.unwrap().get_ref().files.len(), 4);
         }
     }
-    crate::support::eventually("what the burst took is given back", async || provider.status("RssAnon") < idle + LEFT).await;
+    crate::support::eventually("the daemon gives back what the burst took", async || provider.status("RssAnon") < idle + LEFT).await;
 }

@@ -106,7 +106,7 @@ fn no_message_shows_how_something_looks_in_memory() {
         let text = fs::read_to_string(&file).unwrap();
         wrong.extend(text.lines().filter(|line| debug_text(line).is_some()).map(|line| format!("{}: {line}", file.display())));
     }
-    assert!(seen > 500, "only {seen} snapshots were found: is the reader right?");
+    assert!(seen > 500, "only {seen} snapshots were found: does the reader work?");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

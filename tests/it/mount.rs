@@ -250,9 +250,9 @@ async fn a_removed_secret_fails_the_next_mount_and_a_new_one_never_reuses_its_ve
     assert_eq!(versions(&provider.mount(request.clone()).await.unwrap()), "files/shop/db=1");
     house.vault(&["remove", "shop/db"]);
     assert_eq!(provider.mount(request.clone()).await.unwrap_err().code(), tonic::Code::NotFound);
-    house.set("shop/db", &[("password", b"anew")]);
+    house.set("shop/db", &[("password", b"again")]);
     let answer = provider.mount(request).await.unwrap();
-    assert_eq!((shown(&answer).join(" ").as_str(), versions(&answer).as_str()), ("db/password 0644 anew", "files/shop/db=2"));
+    assert_eq!((shown(&answer).join(" ").as_str(), versions(&answer).as_str()), ("db/password 0644 again", "files/shop/db=2"));
 }
 
 #[tokio::test]

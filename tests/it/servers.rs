@@ -209,7 +209,7 @@ async fn a_standby_hands_on() {
     assert_eq!(
         (redirect.status, redirect.header("location")),
         (307, Some(there.as_str())),
-        "it sends clients to whom it last knew to lead"
+        "it sends clients to the last leader that it knew"
     );
 }
 
@@ -250,7 +250,7 @@ async fn the_proxy_delays_and_counts() {
     // Connecting is a round trip, asking another.
     let took = began.elapsed().as_millis();
     assert!((200..2000).contains(&took), "{took} ms");
-    eventually("both connections are over", async || (proxy.accepted(), proxy.open()) == (2, 0)).await;
+    eventually("both connections have ended", async || (proxy.accepted(), proxy.open()) == (2, 0)).await;
 }
 
 #[tokio::test]
@@ -327,7 +327,7 @@ async fn servers_die_with_the_test() {
     let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()));
     let pids: Vec<String> = loop {
-        let line = lines.next_line().await.unwrap().expect("the child tells its servers");
+        let line = lines.next_line().await.unwrap().expect("the child prints its servers");
         if let Some((_, pids)) = line.split_once("pids ") {
             break pids.split(' ').map(str::to_owned).collect();
         }

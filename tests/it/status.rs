@@ -73,7 +73,7 @@ async fn it_answers_while_the_configuration_has_faults() {
     let before = document(&house)["configuration"].clone();
     house.reconfigure("policy:", "polcy:");
     provider.signal(rustix::process::Signal::HUP);
-    eventually("the fault is told", async || document(&house)["configuration"]["fault"].is_string()).await;
+    eventually("the status has the fault", async || document(&house)["configuration"]["fault"].is_string()).await;
     let found = document(&house);
     let configuration = &found["configuration"];
     assert_eq!((&configuration["sha256"], &configuration["since"]), (&before["sha256"], &before["since"]), "the former one is in force");

@@ -151,7 +151,7 @@ async fn what_version_0_1_0_left_is_found_again() {
     let shared = node.mount(&provider, "shared").await.unwrap_err();
     assert!(
         shared.message().starts_with("BackendUnavailable: "),
-        "a lease of nobody in particular is given to nobody: {}",
+        "a lease without a holder is given to nobody: {}",
         shared.message()
     );
     provider.stop();

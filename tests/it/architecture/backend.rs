@@ -69,7 +69,7 @@ fn stores_and_what_stands_around_them_see_the_door_alone() {
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows inside backend that are none of its plan:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "arrows inside backend that its plan does not have:\n{}", wrong.join("\n"));
 }
 
 /// A file or folder at the door; in `stack` and `store`, what is there.

@@ -70,7 +70,7 @@ fn fits(keyword: &str, rule: &Value, schema: &Value, value: &Value) -> bool {
         "maximum" => number() <= rule.as_f64().unwrap(),
         "minimum" => !value.is_number() || number() >= rule.as_f64().unwrap(),
         "pattern" => {
-            assert_eq!(rule, "^[0-9a-f]{16}$", "a new pattern: teach it here");
+            assert_eq!(rule, "^[0-9a-f]{16}$", "a new pattern: add it here");
             length() == 16 && value.as_str().unwrap().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         }
         "required" => rule.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some()),
@@ -81,8 +81,8 @@ fn fits(keyword: &str, rule: &Value, schema: &Value, value: &Value) -> bool {
             "number" => value.is_number(),
             "object" => value.is_object(),
             "string" => value.is_string(),
-            other => panic!("a new type {other}: teach it here"),
+            other => panic!("a new type {other}: add it here"),
         },
-        other => panic!("a new keyword {other}: teach it here"),
+        other => panic!("a new keyword {other}: add it here"),
     }
 }

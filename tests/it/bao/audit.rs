@@ -17,7 +17,7 @@ pub struct Request {
     pub path: String,
     /// Without its last slash; empty: the root namespace.
     pub namespace: String,
-    /// Of the token that came with the request; of a login, of the token that it made.
+    /// The accessor of the token that came with the request. For a login: of the token that it made.
     pub accessor: String,
     /// As the login made it, such as `jwt-system:serviceaccount:shop:web`; `root`; empty where there was no token.
     pub display_name: String,

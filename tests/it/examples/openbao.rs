@@ -66,7 +66,7 @@ impl Shop {
         self.mount_for(&pod("shop", example, "web"), example).await
     }
 
-    /// What is said of the database login's first object.
+    /// The message about the database login's first object.
     async fn refusal(&self, pod: &PodClaims) -> String {
         let refused = self.mount_for(pod, "openbao-database").await.unwrap_err();
         refused.message().split("; object 2").next().unwrap().to_owned()

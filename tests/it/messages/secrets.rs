@@ -211,9 +211,9 @@ async fn vault_files_that_do_not_open() {
     DataLoss SecretCorrupt: object 1 (folder): files/shop/folder: shop/folder.age is not a regular file (remove it, and set the secret anew)
     "#);
     // The same daemon serves the file after its repair.
-    asked.house.set("shop/empty", &[("password", b"mended")]);
+    asked.house.set("shop/empty", &[("password", b"repaired")]);
     let answer = asked.provider.mount(asked.house.request(&web(), "- secret: shop/empty")).await.unwrap();
-    assert_eq!(shown(&answer), ["empty 0644 mended"]);
+    assert_eq!(shown(&answer), ["empty 0644 repaired"]);
 }
 
 #[tokio::test]

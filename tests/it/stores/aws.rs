@@ -99,7 +99,7 @@ async fn a_whole_secret_is_its_bytes() {
     assert_eq!(region.mount(&provider, &objects).await, expected.join("\n"));
     let parsed =
         "- { secret: secretsmanager/shop/1, format: json, path: f }\n- { secret: secretsmanager/shop/0, encoding: base64, path: g }";
-    assert!(region.mount(&provider, parsed).await.contains("object 2 (g)"), "the stored bytes are decoded, and these are no base64");
+    assert!(region.mount(&provider, parsed).await.contains("object 2 (g)"), "the stored bytes are decoded, and these are not base64");
 }
 
 /// `/prod/db` and `prod/db` are two secrets, and two names.

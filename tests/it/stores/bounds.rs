@@ -209,7 +209,7 @@ async fn secrets_whose_names_only_look_so_are_read_as_before() {
         "team-a/kv/data/auth/google/client",
         "team-a/kv/data/sys/x",
         "kv1/auth/db",
-        // It may be a namespace's; spelled.
+        // It may belong to a namespace: then the class names it in full.
         "kv1/sys/db",
     ] {
         let mount = name.split('/').find(|element| *element != "team-a").unwrap();
@@ -243,12 +243,12 @@ async fn a_namespace_that_looks_like_an_engine_is_told_from_one() {
         assert!(refused.contains("does not say that this is a secret of a KV engine"), "{object}: {refused}");
     }
     let accessors = data.api("LIST", "auth/approle/role/app/secret-id", Value::Null).await.1;
-    assert_eq!(accessors["data"]["keys"].as_array().unwrap().len(), 1, "nothing was made before it was asked: {accessors}");
+    assert_eq!(accessors["data"]["keys"].as_array().unwrap().len(), 1, "nothing was made before the request: {accessors}");
     own.store.house.reconfigure(&own.auth, &format!("{}, classMay: {{ namespace: [\"**\"] }}", own.auth));
     drop(provider);
     let provider = own.store.house.serve();
     let named = json!({ "namespace": "org/data", "objects": "- {secret: sys/policies/acl/default, field: name, path: v}" });
-    assert_eq!(own.ask_with(&provider, &named).await, Ok("v 0644 default".to_owned()), "by its namespace it can be spelled");
+    assert_eq!(own.ask_with(&provider, &named).await, Ok("v 0644 default".to_owned()), "with its namespace the class can name it");
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ async fn it_is_renewed_through_an_outage_of_the_database() {
     sleep(Duration::from_millis(9300)).await;
     postgres.start_again().await;
     sleep(Duration::from_secs(4)).await;
-    assert_eq!(credential(&provider, &store).await, first, "past its first life it is still the same one: {}", provider.log());
+    assert_eq!(credential(&provider, &store).await, first, "after its first life it is still the same one: {}", provider.log());
     assert!(postgres.lets_in(&first.0, &first.1), "{}", provider.log());
 }
 
@@ -208,7 +208,7 @@ async fn what_a_pod_had_is_given_back_when_it_is_gone() {
         sleep(Duration::from_secs(5)).await;
         waited += 5;
     }
-    assert!(waited >= 60, "it is not given back at the first look: {waited} s");
+    assert!(waited >= 60, "it is not revoked at the first look: {waited} s");
     assert!(!postgres.lets_in(&username, &password));
     assert!(provider.log().contains("a lease was revoked"));
 

@@ -50,7 +50,7 @@ async fn kv_v2_is_listed_below_metadata_and_a_listing_is_cached() {
         "{counted:?}"
     );
     assert_eq!(mount(&store, &provider, CERTS).await, FILES);
-    assert_eq!(store.bao.counted().iter().filter(|(call, _)| call.contains("kv/")).count(), 0, "all of it is at hand");
+    assert_eq!(store.bao.counted().iter().filter(|(call, _)| call.contains("kv/")).count(), 0, "all of it is in memory");
     assert_eq!(sources(&store), [json!("fresh"), json!("fresh"), json!("fresh"), json!("fresh")]);
 }
 

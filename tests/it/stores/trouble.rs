@@ -233,6 +233,6 @@ async fn no_log_tells_a_token_a_value_or_a_lease() {
     // A token's signature differs each time; its head and claims do not.
     let claims = jwt.split('.').nth(1).unwrap();
     for canary in ["correct horse", "hvs.", &claims[..40]] {
-        assert!(!said.contains(canary), "{canary} is told");
+        assert!(!said.contains(canary), "{canary} is shown");
     }
 }

@@ -148,7 +148,7 @@ async fn a_sealed_store_is_known_without_its_words() {
     let provider = store.house.serve();
     Bao::seal(&store.bao).await;
     let objects = "- {secret: kv/data/shop/db, field: password, path: p}";
-    eventually("the seal is told", async || {
+    eventually("the message says that the store is sealed", async || {
         let refused = provider.mount(store.asking(&web(), objects)).await.unwrap_err();
         refused.message().contains("the store is sealed")
     })

@@ -129,7 +129,7 @@ async fn pods_that_make_leases_in_mass() {
     let trial = Trial { victim, time: Duration::from_secs(20), ..Trial::new(node, "bao") };
     let verdict = trial.run(LEASES.name, LEASES.at_once, LEASES.may, attack).await;
     verdict.assert();
-    assert!(verdict.hostile.0.of("TooLarge") > 0, "nobody was refused a lease: {}", verdict.hostile.0);
+    assert!(verdict.hostile.0.of("TooLarge") > 0, "every Pod got a lease: {}", verdict.hostile.0);
 }
 
 /// How long short leases last, and a little more.

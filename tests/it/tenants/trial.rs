@@ -62,7 +62,7 @@ pub struct Verdict {
     /// `None`: the daemon has ended.
     after: Option<Memory>,
     back_after: Option<Duration>,
-    /// What is still drawn of the pots for what runs, in words.
+    /// What work under way still uses of the pots, in words.
     drawn: Vec<String>,
     /// The daemon's.
     pub log: String,
@@ -157,7 +157,7 @@ async fn back(meter: &Meter, idle: Memory, left: u64) -> Option<Duration> {
     }
 }
 
-/// Waits until nothing is drawn of the pots for what runs, as long as for the memory; what then still is.
+/// Waits until work under way uses nothing of the pots, as long as for the memory. Returns what it still uses then.
 async fn drawn(provider: &Provider) -> Vec<String> {
     let began = Instant::now();
     loop {

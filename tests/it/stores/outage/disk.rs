@@ -234,5 +234,5 @@ async fn a_file_in_the_folders_place() {
     fs::remove_file(&room).unwrap();
     fs::rename(&away, &room).unwrap();
     outage.is_well(&outage.provider).await;
-    assert_eq!(fs::read_dir(&room).unwrap().count(), 0, "what was taken back is gone now");
+    assert_eq!(fs::read_dir(&room).unwrap().count(), 0, "what was withdrawn is gone now");
 }
