@@ -39,7 +39,7 @@ fn reaches_h2(how: u8, value: &[u8], size: usize) {
         text.clear();
         httlib_huffman::encode(value, &mut text).expect("any octet has a code");
     }
-    // An authority with this many characters would have another number of octets (authority/substitute.rs).
+    // A real authority with this many characters never has so many octets (authority/substitute.rs).
     if value.is_empty() || text.len() > (value.len() * 13).div_ceil(8) {
         return;
     }

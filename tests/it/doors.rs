@@ -313,7 +313,7 @@ async fn a_socket_that_is_replaced_or_taken_away_is_noticed() {
     for (words, times) in [("the socket is gone", 1), ("the socket was replaced", 1), ("in its place again", 1)] {
         assert_eq!(log.matches(words).count(), times, "{words}:\n{log}");
     }
-    // The daemon's own end is no loss.
+    // The daemon's own end is not a loss.
     assert_serves(&house, &provider).await;
 }
 

@@ -149,11 +149,7 @@ async fn what_version_0_1_0_left_is_found_again() {
     assert!(provider.log().contains("leases of a former process are taken up"), "{}", provider.log());
     assert!(!provider.log().contains("do not open"), "{}", provider.log());
     let shared = node.mount(&provider, "shared").await.unwrap_err();
-    assert!(
-        shared.message().starts_with("BackendUnavailable: "),
-        "a lease without a holder is given to nobody: {}",
-        shared.message()
-    );
+    assert!(shared.message().starts_with("BackendUnavailable: "), "a lease without a holder is given to nobody: {}", shared.message());
     provider.stop();
     for (name, content) in kept {
         assert_eq!(read(name), content, "{name}");
