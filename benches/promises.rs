@@ -1,7 +1,7 @@
-//! A second floor for the warm mount: what Keyferry's promises cost anybody who keeps them. `make instructions` counts it.
+//! A second floor for the warm mount: what Keyferry's promises would cost any program. `make instructions` counts it.
 //!
-//! The echo once more, but with the wiping allocator; and before each answer it parses the attributes, hashes the token and looks at ten
-//! files. Apart from the first floor, because a program has one allocator.
+//! It is the echo again, but with the wiping allocator. Before each answer it parses the attributes, hashes the token and looks at ten
+//! files. It is not in the program of the first floor, because a program has one allocator.
 
 #![allow(clippy::print_stdout)] // a table for a person
 

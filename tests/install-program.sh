@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts a program of a Debian package into a folder, without installing it: install-program.sh PROGRAM PACKAGE FOLDER
-# It is FOLDER/usr/bin/PROGRAM then. Where PATH has the program, that one is used.
+# Then it is FOLDER/usr/bin/PROGRAM. If PATH has the program, that one is used.
 set -eu
 program=$1
 package=$2

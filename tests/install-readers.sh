@@ -3,8 +3,8 @@
 #
 #   sh tests/install-readers.sh FOLDER
 #
-# Where PATH has a program, that one is used. Else it comes from Debian, with the libraries that this machine lacks, unpacked and not installed.
-# FOLDER/path is what PATH and LD_LIBRARY_PATH need then. ABSENT="git psql" treats these as absent: to try this script itself.
+# If PATH has a program, that one is used. Otherwise it comes from Debian, with the libraries that this machine lacks, unpacked and not installed.
+# Then FOLDER/path has what PATH and LD_LIBRARY_PATH need. ABSENT="git psql" treats these as absent: to try this script itself.
 set -eu
 folder=$1
 root=$folder/root

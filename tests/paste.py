@@ -1,4 +1,4 @@
-"""Types texts into an interactive shell on a terminal, as a person pastes them, and tells how each ended.
+"""Types texts into an interactive shell on a terminal, as a person pastes them, and reports how each ended.
 
 Standard input: {"shell": [...], "texts": [...]}. Standard output: a list of [exit code, what the terminal showed].
 """
@@ -13,7 +13,7 @@ import time
 
 LIMIT = 60
 
-# What is typed differs from what is printed, so that the echo is not taken for the answer.
+# The typed text differs from the printed one, so that the echo does not look like the answer.
 ASK = "echo __co''de:$?:\n"
 ANSWER = re.compile(r"__code:(\d+):")
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Holds deploy/ against the tools that know its formats, each pinned and installed into .venv/ and .tools/ of this checkout:
+# Checks deploy/ with the tools that know its formats, each pinned and installed into .venv/ and .tools/ of this checkout:
 # every kustomization and the chart render, and what they render, the examples and the driver's patch are valid, strictly, for the oldest and the newest
 # Kubernetes supported; the Dockerfile, the shell scripts and the workflows pass their linters.
 #
@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# 1.30 is the oldest that the chart of driver 1.6.0 takes.
+# 1.30 is the oldest one for the chart of driver 1.6.0.
 oldest=1.30
 newest=1.37
 
@@ -30,7 +30,7 @@ install_python_tools() {
     printf '%s\n' "$python_packages" >.venv/manifests
 }
 
-# A kind that has no schema is only warned of by kubernetes-validate: the classes' own shape is held by tests/it/deploy.rs.
+# kubernetes-validate only warns of a kind without a schema: tests/it/deploy.rs checks the classes' own shape.
 validate() {
     for version in "$oldest" "$newest"; do
         "$bin/kubernetes-validate" --strict --quiet --no-warn --kubernetes-version "$version" "$1" || {

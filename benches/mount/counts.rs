@@ -1,5 +1,5 @@
-//! What a process does for each mount, counted instead of timed: user instructions and allocations by callgrind, system calls by strace.
-//! No noise of the machine moves these figures.
+//! What a process does for each mount, counted and not timed. callgrind counts user instructions and allocations, strace system calls.
+//! The machine's other work does not change these figures.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,11 +12,11 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::measure::{Client, Outcome, Process, connect_when_ready};
 
-/// Mounts of the shorter and of the longer run: what they differ by is what the mounts between cost, without start and end.
+/// Mounts of the shorter and of the longer run. The difference is the cost of the mounts between, without start and end.
 const SHORT: usize = 200;
 const LONG: usize = 1_200;
 
-/// How a request for memory is called: by jemalloc, and by the C library.
+/// The names of a request for memory: in jemalloc, and in the C library.
 const ALLOCATIONS: [&str; 8] =
     ["_rjem_malloc", "_rjem_mallocx", "_rjem_calloc", "malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
 
@@ -31,7 +31,7 @@ pub const TOOLS: [&str; 2] = ["valgrind", "strace"];
 /// A server that is counted: how it is started, and where it answers.
 pub struct Counted<'c> {
     pub what: &'c str,
-    /// What comes before the server's command line: it ends by becoming that.
+    /// The words before the server's command line. They start a program that then becomes the server.
     pub before: Vec<String>,
     pub server: Vec<String>,
     pub socket: PathBuf,
@@ -111,7 +111,7 @@ impl Counted<'_> {
     }
 }
 
-/// Where a profile is written: kept in the folder that `PROFILES` names, which is made, for callgrind_annotate.
+/// The path of a profile. It stays in the folder that `PROFILES` names, which is made, for callgrind_annotate.
 fn profile(folder: &Path, what: &str, mounts: usize) -> Outcome<PathBuf> {
     let name: String = what.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let folder = std::env::var_os("PROFILES").map_or_else(|| folder.to_owned(), PathBuf::from);
@@ -119,7 +119,7 @@ fn profile(folder: &Path, what: &str, mounts: usize) -> Outcome<PathBuf> {
     Ok(folder.join(format!("callgrind.{name}.{mounts}")))
 }
 
-/// Asks it to end, and waits until it has: what was counted is written then.
+/// Asks it to end, and waits until it has: then it has written what it counted.
 async fn end(mut process: Process) -> Outcome<()> {
     kill_process(Pid::from_child(&process.0), Signal::TERM)?;
     let until = Instant::now() + Duration::from_secs(30);
@@ -140,7 +140,7 @@ struct Profile {
 
 impl Profile {
     /// Reads a file of callgrind (its manual, "Callgrind Format Specification"): `cfn=(id) name` says what the next `calls=` line counts, and
-    /// a name is written out the first time alone.
+    /// a name is written out only the first time.
     fn read(path: &Path) -> Outcome<Self> {
         let text = fs::read_to_string(path)?;
         let (mut instructions, mut allocations) = (None, 0);
@@ -166,7 +166,7 @@ impl Profile {
     }
 }
 
-/// Which of the tools is not there.
+/// The tool that is missing.
 pub fn missing() -> Option<&'static str> {
     TOOLS.into_iter().find(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err())
 }

@@ -1,4 +1,4 @@
-//! The file vault: what has been seen, what is seen for the first time, and what it takes to run.
+//! The file vault: secrets that Keyferry has seen, secrets that it sees for the first time, and what it needs to run.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,10 +18,10 @@ use crate::measure::{
 const PODS: usize = 250;
 const SECRETS: usize = 10;
 const BYTES: usize = 256;
-/// Of a field of the secret that has ten, in bytes.
+/// The size of a field of the secret that has ten, in bytes.
 const FIELD: usize = 32;
 
-/// How many secrets a vault may well have.
+/// How many secrets a large vault may have.
 const VAST: usize = 100_000;
 
 pub async fn bench(factor: usize) -> Outcome<()> {
@@ -91,8 +91,8 @@ pub async fn bench(factor: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// The medians of a mount and of its floor, ten bare decryptions. Each time every file is a new one and has been left alone for a moment,
-/// and the machine has been idle: both sides start cold.
+/// The medians of a mount and of its floor, ten bare decryptions. Each time every file is a new one that nobody has changed for a moment,
+/// and the machine has been idle. So both sides start cold.
 async fn first_sights(house: &House, client: &mut Client, request: &MountRequest) -> Outcome<(f64, f64)> {
     let (identity, mut ours, mut floor) = (house.identity()?, Vec::new(), Vec::new());
     for _ in 0..21 {
@@ -170,7 +170,7 @@ impl House {
         if child.wait()?.success() { Ok(()) } else { Err(format!("vault {arguments:?} failed").into()) }
     }
 
-    /// Puts so many more secrets into the vault.
+    /// Puts this many more secrets into the vault.
     fn fill(&self, count: usize) -> Outcome<()> {
         let vault = Vault::open_for_writing(self.path("vault"))?;
         let fields = [("value".parse()?, Field::of_bytes(SecretBytes::new(vec![b'v'; BYTES])))].into();
@@ -207,7 +207,7 @@ impl House {
         Ok(())
     }
 
-    /// One request a Pod, each with a token of its own, for a class over every secret of a folder.
+    /// One request per Pod, each with a token of its own, for a class with every secret of a folder.
     pub fn requests(&self, folder: &str, pods: usize) -> Outcome<Vec<MountRequest>> {
         let count = if folder == "small" { SECRETS } else { 1000 };
         let objects: Vec<String> = (0..count).map(|n| format!("- secret: {folder}/s{n}\n  path: s{n}\n")).collect();
@@ -215,7 +215,7 @@ impl House {
         (0..pods).map(|n| request(&self.issuer, &["keyferry"], n, &objects)).collect()
     }
 
-    /// For a class over one secret of ten fields, which is delivered whole, and as what `object` makes of it.
+    /// For a class with one secret of ten fields: delivered whole, and as what `object` makes of it.
     pub fn formed(&self, object: &str) -> Outcome<MountRequest> {
         request(&self.issuer, &["keyferry"], 0, &format!("- secret: form/ten\n  path: whole\n{object}"))
     }

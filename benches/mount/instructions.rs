@@ -1,4 +1,4 @@
-//! The warm mount in figures that no noise moves: `make instructions`.
+//! The warm mount in figures that the machine's other work does not change: `make instructions`.
 
 use std::fs;
 
@@ -52,7 +52,7 @@ async fn rendered(house: &House) -> Outcome<()> {
     row("the same, and a template of 1 KiB with ten values", &object).await
 }
 
-/// The daemon writes the volume itself, and finds it as it should be.
+/// The daemon writes the volume itself, and finds that nothing has changed.
 async fn written() -> Outcome<()> {
     if !rustix::process::geteuid().is_root() {
         println!("not counted: `delivery: provider` needs root, to mount a volume");

@@ -1,7 +1,7 @@
-//! What a mount costs, each figure beside its floor in the same run: `make bench` (`make soak` for ten times the calls).
+//! What a mount costs, each figure with its floor from the same run: `make bench` (`make soak` for ten times the calls).
 //!
 //! The provider, the stores and the floor (this program again, as a bare tonic echo of the same bytes) are processes of their own; the
-//! client is one connection in this process, on the same cores. Figures from a shared machine vary; the ratios are what to look at.
+//! client is one connection in this process, on the same cores. Figures from a shared machine vary, so look at the ratios.
 
 #![allow(clippy::print_stdout)] // tables for a person
 

@@ -90,8 +90,8 @@ impl Store {
         Ok((folder, serve(&file)))
     }
 
-    /// After login. On these few cores most of the time is the store's own work, so the same is asked of it without the distance: what
-    /// the distance adds is counted in round trips.
+    /// After login. On these few cores most of the time is the store's own work. So the bench asks the same without the distance too, and counts
+    /// in round trips what the distance adds.
     async fn hundred_objects(&self) -> Outcome<()> {
         let house = self.serve("fresh: 0s")?;
         let mut client = house.client().await?;
@@ -166,7 +166,7 @@ impl Store {
         Ok(())
     }
 
-    /// The server is stopped for good: mounts get the answers of before, and the store is not asked.
+    /// The server has stopped for good: mounts get older answers, and Keyferry does not ask the store.
     async fn out(&self, factor: usize) -> Outcome<()> {
         let house = self.serve("fresh: 1s, stale: 24h")?;
         let mut client = house.client().await?;

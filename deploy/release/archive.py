@@ -1,4 +1,4 @@
-"""Archives whose bytes depend on their contents alone: no owner, no clock, no order of a folder, no library of compression that changes."""
+"""Archives whose bytes depend only on their contents: not on an owner, a clock, the order of a folder, or a compression library that changes."""
 
 import io
 import subprocess
@@ -28,7 +28,7 @@ def tar(files, epoch):
 
 
 def gzip(contents):
-    """By the program, because its output has been the same for many years. That of zlib depends on who built it."""
+    """With the program gzip, because its output has been the same for many years. The output of zlib depends on its build."""
     return subprocess.run(["gzip", "--no-name", "--best"], input=contents, stdout=subprocess.PIPE, check=True).stdout
 
 

@@ -2,8 +2,8 @@
 
     image.py ARCHIVE --epoch SECONDS --commit COMMIT --certificates FILE amd64=BINARY [arm64=BINARY]
 
-Prints the image's digest: that of the index, which a registry shows too. What the image says of itself (user, command, labels) is read from the
-last stage of deploy/Dockerfile: an image of either way starts and is labelled alike.
+Prints the image's digest: that of the index, which a registry shows too. It reads user, command and labels from the last stage of
+deploy/Dockerfile: so both kinds of image start in the same way and have the same labels.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import archive
 
 DOCKERFILE = Path(__file__).resolve().parent.parent / "Dockerfile"
 
-# The name that chart and manifests have before anybody changes them.
+# The name in chart and manifests before anybody changes them.
 NAME = "registry.example/keyferry"
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -67,7 +67,7 @@ def image(binaries, certificates, epoch, commit):
         manifests.append({**blobs.put_json(MANIFEST, manifest), "platform": {"architecture": architecture, "os": "linux"}})
     annotations = {**labels, "org.opencontainers.image.created": created}
     index = blobs.put_json(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, "annotations": annotations})
-    # An index of one entry: what copies an archive takes this one, with all processors. A node that imports it finds it by this name.
+    # An index of one entry: a program that copies an archive takes this one, with all processors. A node that imports it finds it by this name.
     tag = {"org.opencontainers.image.ref.name": f"{NAME}:{labels['org.opencontainers.image.version']}"}
     layout = [
         archive.File("oci-layout", as_json({"imageLayoutVersion": "1.0.0"})),
@@ -101,7 +101,7 @@ def as_json(value):
 
 
 def last_stage(dockerfile):
-    """What follows `FROM scratch`, as the configuration of an image. An instruction that is not known here is an error: it would be lost."""
+    """What follows `FROM scratch`, as the configuration of an image. An unknown instruction is an error, because it would be lost."""
     made = {"Env": [], "Labels": {}}
     for instruction, rest in instructions(dockerfile.split("\nFROM scratch\n")[1]):
         match instruction:

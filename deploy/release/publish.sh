@@ -1,8 +1,8 @@
 #!/bin/sh
-# Publishes dist/, which `make release` made. A step each, in this order; .github/workflows/release.yaml runs them.
+# Publishes dist/, which `make release` made. One step per call, in this order; .github/workflows/release.yaml runs them.
 #
 #   publish.sh image      pushes the image and signs it. IMAGE is where to, without a tag; GH_TOKEN is the registry's password, if it asks for one
-#   publish.sh sign       signs SHA256SUMS, and by that every file
+#   publish.sh sign       signs SHA256SUMS, and so every file
 #   publish.sh publish    makes the release on GitHub, with all files
 #
 # The signatures are Sigstore's, without a key: they say which workflow signed. By hand, cosign opens a browser and the signature says who you are.

@@ -4,7 +4,7 @@
     release.py [--tag TAG] [--ready | --install]
 
 ARCHITECTURES="amd64" builds for these alone; a release has all of them. Equal commits give equal bytes on every machine with the same compilers and C
-library: those that were used are listed in the file `...-build.txt`.
+library. The file `...-build.txt` lists those of this build.
 Exit code: 0 done, 1 a build failed, 2 cannot run here.
 """
 
@@ -32,7 +32,7 @@ import system
 from system import ARCHITECTURES, HELM, REPOSITORY, fail, git, output
 
 DIST = REPOSITORY / "dist"
-# Apart from the target folder of the developer, whose flags are others.
+# Not in the target folder of the developer, who has other flags.
 BUILT = REPOSITORY / "target/dist"
 
 
@@ -101,7 +101,7 @@ class Release:
         self.epoch = int(git("log", "-1", "--format=%ct"))
 
     def build(self):
-        """All or nothing: dist/ is replaced when everything is there."""
+        """All or nothing: it replaces dist/ when everything is there."""
         (REPOSITORY / "target").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="release-", dir=REPOSITORY / "target") as scratch:
             files = {}
@@ -148,7 +148,7 @@ class Release:
         underscored = architecture.target.replace("-", "_")
         folders = {**self.crates(architecture), str(REPOSITORY): "/build"}
         rust = ["-Ctarget-feature=+crt-static", *(f"--remap-path-prefix={folder}={name}" for folder, name in folders.items())]
-        # What cargo would take of .cargo/config.toml, were there none for the target.
+        # What cargo would take from .cargo/config.toml if there were no flags for the target.
         c = " ".join(["-g0", "-fno-asynchronous-unwind-tables", *(f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items())])
         return system.environment(
             **{
@@ -162,7 +162,7 @@ class Release:
         )
 
     def crates(self, architecture):
-        """The folders that have the source of other crates: cargo's registry, or where a vendored copy is. And Rust's own, where it is installed."""
+        """The folders with the source of other crates: cargo's registry, or a vendored copy; and Rust's own, if it is installed."""
         metadata = sbom.cargo_metadata(REPOSITORY / "Cargo.toml", architecture.target)
         folders = {str(Path(package["manifest_path"]).parent.parent): "/crates" for package in metadata["packages"] if package["source"]}
         rust = dict(line.split(": ", 1) for line in output("rustc", "--verbose", "--version").splitlines()[1:])
@@ -180,7 +180,7 @@ class Release:
         return archive.repacked((scratch / f"keyferry-{self.version}.tgz").read_bytes(), self.epoch)
 
     def record(self):
-        """What decides about the bytes besides the commit: who wants to build the same needs the same."""
+        """What decides about the bytes in addition to the commit. To build the same, you need the same."""
         lines = [f"commit {self.commit}", f"SOURCE_DATE_EPOCH {self.epoch}", output("rustc", "--version").strip(), Path(HELM).name]
         files = [*system.certificate_files()[:1], Path(shutil.which("gzip"))]
         for architecture in self.architectures:
@@ -196,7 +196,7 @@ def refuse_dynamic(binary, architecture):
 
 
 def linked(architecture):
-    """What every binary has besides crates: Rust's library, the C library, and the compiler's own."""
+    """What every binary has in addition to crates: Rust's library, the C library, and the compiler's own."""
     version = output("rustc", "--version").split()[1]
     found = [("std", version, f"pkg:generic/rust-std@{version}", "Rust's standard library")]
     for file, description in [("libc.a", "the C library, linked statically"), ("libgcc_eh.a", "the C compiler's library, linked statically")]:

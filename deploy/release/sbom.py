@@ -1,9 +1,9 @@
-"""A bill of materials (CycloneDX 1.6, JSON) of one binary: what cargo has compiled, and what was linked besides.
+"""A bill of materials (CycloneDX 1.6, JSON) of one binary: what cargo has compiled, and what else was linked.
 
     sbom.py --manifest FILE --messages FILE --target TARGET --binary FILE --epoch SECONDS --commit COMMIT
 
-`--messages` has the output of `cargo build --message-format=json` that made the binary. It tells more than Cargo.lock and `cargo metadata` do: they know
-no features, so they also list crates that no binary has. A crate that was compiled for the target is `required`. One that only ran during the build
+`--messages` has the output of `cargo build --message-format=json` that made the binary. It says more than Cargo.lock and `cargo metadata`: they do not
+know features, so they also list crates that no binary has. A crate that was compiled for the target is `required`. One that only ran during the build
 (build scripts, procedural macros) is `excluded`, which is CycloneDX's word for it.
 """
 
@@ -34,7 +34,7 @@ def main():
 
 
 def bill(manifest, messages, target, binary, epoch, commit, linked):
-    """The document's bytes. `linked` has what is in the binary and is not cargo's, as (name, version, purl, description)."""
+    """The document's bytes. `linked` has what is in the binary but not from cargo, as (name, version, purl, description)."""
     metadata = cargo_metadata(manifest, target)
     packages = {package["id"]: package for package in metadata["packages"]}
     ours = packages[metadata["resolve"]["root"]]

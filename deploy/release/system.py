@@ -1,4 +1,4 @@
-"""What a release needs of the machine that builds it: programs, packages, and an environment without surprises."""
+"""What a release needs from the machine that builds it: programs, packages, and an environment without surprises."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ CERTIFICATES = Path("/usr/share/ca-certificates/mozilla")
 KEPT = ["PATH", "HOME", "TMPDIR", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_JOBS", "SSL_CERT_FILE"]
 PROXIES = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"]
 
-# What has to be there, and Debian's package that has it.
+# What must be there, and Debian's package that has it.
 PACKAGES = {
     "gcc": "gcc",
     "gzip": "gzip",
@@ -39,7 +39,7 @@ class Architecture:
         self.name, self.target, self.compiler, self.emulator = name, target, compiler, emulator
 
     def file_of(self, name):
-        """A file of the C library or the compiler's own, such as libc.a: what is linked."""
+        """A file to link, of the C library or of the compiler, such as libc.a."""
         return Path(output(self.compiler, f"-print-file-name={name}").strip()).resolve()
 
 
@@ -59,7 +59,7 @@ def output(*command, **more):
 
 
 def git(*arguments):
-    # A container's checkout belongs to another user: git asks to be told that this is meant.
+    # A container's checkout belongs to another user: git needs a setting for this.
     return output("git", "-c", f"safe.directory={REPOSITORY}", "-C", REPOSITORY, *arguments)
 
 

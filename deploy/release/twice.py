@@ -2,7 +2,7 @@
 """make release-twice: builds a release of this commit two times and compares every byte.
 
 The two builds differ in all that must not matter: the folder of the checkout and its length, cargo's home, the time, the time zone, the language, the
-umask, the variables of the environment. What a second build of the same folder would find is not there: each compiles everything.
+umask, the variables of the environment. A second build finds nothing of the first one: each compiles everything.
 Exit code: 0 equal, 1 different, 2 cannot run here.
 """
 
@@ -46,17 +46,17 @@ def main():
 
 
 def build(folder, variables, umask):
-    """Makes a checkout of the commit and a release in it: where that is."""
+    """Makes a checkout of the commit and a release in it. Returns the release's folder."""
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPOSITORY, folder], check=True)
     (folder / ".tools").symlink_to(REPOSITORY / ".tools")
-    # The crates that were fetched, by another path.
+    # The same fetched crates, at another path.
     home = folder.parent / f"cargo-{folder.name}"
     home.mkdir()
     fetched = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
     (fetched / "registry").mkdir(exist_ok=True)
     (home / "registry").symlink_to(fetched / "registry")
     environment = {name: value for name, value in os.environ.items() if name not in SECOND}
-    # Make's own variables would tell the second make about the first.
+    # Make's own variables would show the first make to the second one.
     environment = {name: value for name, value in environment.items() if not name.startswith("MAKE")}
     print(f"building in {folder}", flush=True)
     subprocess.run(["make", "release"], cwd=folder, check=True, umask=umask, env={**environment, **variables, "CARGO_HOME": str(home)})

@@ -1,7 +1,7 @@
-//! The authority's repair: any bytes pass through it whole, and a sound request passes into h2 whatever its authority.
+//! The authority's repair: any bytes pass through it whole, and h2 takes a sound request with any authority.
 //!
-//! An input's first octet says how the rest is read: its low six bits, plus one, are the size of the pieces the stream arrives in; with
-//! 0x80 set the rest starts with the connection preface itself, else the preface is put before it.
+//! An input's first octet says how to read the rest. Its low six bits, plus one, are the size of the pieces in which the stream arrives. With
+//! 0x80 set, the rest starts with the connection preface itself; otherwise the target puts the preface before it.
 
 #![no_main]
 
@@ -23,14 +23,14 @@ fuzz_target!(|input: &[u8]| {
     reaches_h2(*how, rest, size);
 });
 
-/// As many octets come out as went in, and none is changed by a second repair.
+/// As many octets come out as went in, and a second repair changes none.
 fn passes_whole(octets: Vec<u8>, size: usize) {
     let once = read_all(octets.clone(), size);
     assert_eq!(once.len(), octets.len());
     assert_eq!(read_all(once.clone(), 64), once);
 }
 
-/// Two requests with the authority `value`, the second by its index where `how` has it indexed, are taken by h2.
+/// h2 takes two requests with the authority `value`. The second one has it by its index, if `how` says so.
 fn reaches_h2(how: u8, value: &[u8], size: usize) {
     let value = &value[..value.len().min(300)];
     let coded = how & 0x40 != 0;
@@ -39,7 +39,7 @@ fn reaches_h2(how: u8, value: &[u8], size: usize) {
         text.clear();
         httlib_huffman::encode(value, &mut text).expect("any octet has a code");
     }
-    // No authority of as many characters has as many octets (authority/substitute.rs).
+    // A real authority with this many characters never has so many octets (authority/substitute.rs).
     if value.is_empty() || text.len() > (value.len() * 13).div_ceil(8) {
         return;
     }
@@ -56,7 +56,7 @@ fn reaches_h2(how: u8, value: &[u8], size: usize) {
     }
 }
 
-/// The value of a future that nothing in memory keeps waiting.
+/// The value of a future that is ready at once, because everything is in memory.
 fn at_once<F: Future>(future: Pin<&mut F>) -> F::Output {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
@@ -102,7 +102,7 @@ struct Pieces {
     octets: Vec<u8>,
     at: usize,
     size: usize,
-    /// Whether it closes after its last, or waits for an answer.
+    /// Whether it closes after its last piece, or waits for an answer.
     ends: bool,
 }
 

@@ -3,10 +3,10 @@
 pub struct GetPluginInfoRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPluginInfoResponse {
-    /// Such as secrets-store.csi.k8s.io.
+    /// A name such as secrets-store.csi.k8s.io.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Opaque; the Secrets Store CSI driver's is its release, such as v1.6.0.
+    /// Any text. For the Secrets Store CSI driver it is the release, such as v1.6.0.
     #[prost(string, tag = "2")]
     pub vendor_version: ::prost::alloc::string::String,
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A gRPC C-core client of a provider: like a Secrets Store CSI driver before v1.6.0, it sends the socket's path as `:authority`.
 
-The answer is printed as JSON, one line a call; a failed call is {"code": ..., "message": ...}, and exit code 1.
+The answer is printed as JSON, one line per call; a failed call is {"code": ..., "message": ...}, and exit code 1.
 """
 
 import argparse
@@ -59,7 +59,7 @@ CLASSES = message_classes()
 
 
 def json_string(value):
-    """What the driver sends as a string of JSON may be given as the JSON itself."""
+    """The driver sends JSON in a string. The caller may give the JSON itself."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A CSI driver that only says who it is: plugin.py SOCKET VERSION [FLAGS...]. The flags are for those who read its command line."""
+"""A CSI driver that only says who it is: plugin.py SOCKET VERSION [FLAGS...]. The flags are for a program that reads its command line."""
 
 import sys
 from concurrent import futures

@@ -1,4 +1,4 @@
-"""A cluster as scenarios see it: kubectl, Pods and classes, what a container sees of its files, and what Keyferry is told.
+"""A cluster as scenarios see it: kubectl, Pods and classes, what a container sees of its files, and how Keyferry gets its settings.
 
 On a node of our own the vault is a folder of the node, and the daemon and driver can be killed. On any other cluster the vault comes as
 Secrets, and scenarios that need the node are skipped.
@@ -23,7 +23,7 @@ OVERLAYS = ["aws", "jwks-in-cluster", "openbao", "provider-delivery", "token-rev
 
 
 class Failed(AssertionError):
-    """What should have been seen, and what was; 4,000 characters of it."""
+    """What the scenario expected, and what it saw: 4,000 characters of it."""
 
     def __init__(self, text):
         super().__init__(text if len(text) <= 4000 else f"{text[:4000]} ... ({len(text)} characters)")
@@ -40,9 +40,9 @@ class Cluster:
         self.former = Path(former) if former else None
         self.vault = self.folder / "vault"
         self.identity = self.folder / "age.key"
-        # Folders of further programs that the pages' commands name.
+        # Folders of more programs that the pages' commands name.
         self.programs = []
-        # What a scenario found worth printing beside its verdict.
+        # What a scenario prints with its result.
         self.remarks = []
 
     def remark(self, text):
@@ -99,7 +99,7 @@ class Cluster:
     # --- the vault ---
 
     def set_secret(self, name, **fields):
-        """Sets a secret of the vault, fields given as texts or bytes, and brings it to where the daemon reads it."""
+        """Sets a secret of the vault, with fields as texts or bytes, and brings it to the place where the daemon reads it."""
         with scratch(self.folder) as folder:
             arguments = []
             for number, (field, value) in enumerate(fields.items()):
@@ -132,7 +132,7 @@ class Cluster:
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         for account in service_accounts or ["web"]:
             self.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": name}})
-        # A Pod that comes before its ServiceAccount's defaults is refused.
+        # The API server refuses a Pod that comes before the default ServiceAccount.
         self.until(f"the namespace {name} has its default ServiceAccount", lambda: self.get("serviceaccount", "default", name))
 
     def events(self, namespace, name):
@@ -205,7 +205,7 @@ class Cluster:
         return self.get("pods", namespace="keyferry", selector="app.kubernetes.io/name=keyferry")
 
     def daemon_log(self):
-        """The daemon's log and audit, parsed, oldest first; of the container before as well, if there was one."""
+        """The daemon's log and audit, parsed, oldest first; also of the former container, if there was one."""
         lines = []
         for previous in ["--previous=true", "--previous=false"]:
             lines += self.kubectl("-n", "keyferry", "logs", "daemonset/keyferry", "--tail=-1", previous, check=False).splitlines()
@@ -217,7 +217,7 @@ class Cluster:
                 and (line.get("namespace"), line.get("pod")) == (namespace, pod)]
 
     def hold_daemon_back(self):
-        """Takes the daemon from every node until `let_daemon_come`."""
+        """Removes the daemon from every node until `let_daemon_come`."""
         self.select_nodes('"yes"')
         self.until("no daemon runs", lambda: not self.daemons())
 
@@ -230,7 +230,7 @@ class Cluster:
                      '{"spec":{"template":{"spec":{"nodeSelector":{"e2e/absent":' + label + '}}}}}')
 
     def kill_daemon(self, by=signal.SIGKILL):
-        """Kills the daemon's process on the node, and says which it was; kubelet starts the container again."""
+        """Kills the daemon's process on the node, and returns its id. kubelet starts the container again."""
         pids = daemon_pids()
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -279,7 +279,7 @@ def scratch(folder):
 
 
 def volume_files(cluster, namespace, name, volume="secrets"):
-    """A volume's files as the node has them: path to size. Fifty `kubectl exec` would take longer than a scenario."""
+    """A volume's files as the node has them: path to size. Fifty times `kubectl exec` would take longer than a scenario."""
     uid = cluster.get("pod", name, namespace)["metadata"]["uid"]
     folder = nodes.KUBELET / f"pods/{uid}/volumes/kubernetes.io~csi/{volume}/mount"
     listed = subprocess.run(["find", "-L", folder, "-type", "f", "!", "-path", "*/..*", "-printf", "%s %P\n"], capture_output=True, text=True, check=True)
@@ -309,7 +309,7 @@ def volume(name, class_name, **attributes):
 
 
 def pod(name, namespace, class_name, service_account="web", command="exec sleep infinity", user=65532, **spec):
-    """A Pod that mounts a class at /secrets. Its container is not root, and ends at once when it is told to."""
+    """A Pod that mounts a class at /secrets. Its container is not root, and ends at once on SIGTERM."""
     container = {
         "name": "app",
         "image": tools.BUSYBOX,
@@ -354,7 +354,7 @@ def contains(text, part, what):
 
 
 def matches(text, pattern, what):
-    """Holds a printed text against one of a page, in which `...` stands for anything, and a date for any date."""
+    """Compares a printed text with one of a page, in which `...` matches anything, and a date matches any date."""
     expression = ".*".join(re.escape(part) for part in pattern.strip().split("..."))
     expression = re.sub(r"[A-Z][a-z]{2}\\ \d\d\\ \d\d:\d\d", r"[A-Z][a-z]{2} +\\d+ \\d\\d:\\d\\d", expression)
     if not re.search(expression, text.strip(), re.S):

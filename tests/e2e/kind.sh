@@ -1,5 +1,5 @@
 #!/bin/sh
-# The end-to-end scenarios on kind: a cluster that exists. What needs a node of its own (killing the daemon, restarting kubelet) is skipped.
+# The end-to-end scenarios on kind: a cluster that exists. Scenarios that need a node of their own (they kill the daemon or restart kubelet) are skipped.
 #
 #   sh tests/e2e/kind.sh
 set -eu
@@ -26,7 +26,7 @@ helm repo add secrets-store-csi-driver https://kubernetes-sigs.github.io/secrets
 helm upgrade --install csi-secrets-store secrets-store-csi-driver/secrets-store-csi-driver --version "$driver_version" \
     --namespace kube-system --values deploy/manifests/driver/values.yaml --wait --timeout 5m
 
-# The scenarios run the program on this side too.
+# The scenarios run the program on this machine too.
 container=$(docker create "$image")
 docker cp "$container:/keyferry" "$work/keyferry"
 docker rm "$container" >/dev/null

@@ -1,5 +1,5 @@
-"""A Kubernetes node of the run's own: etcd, control plane, containerd, kubelet and the driver, in namespaces that take all of it along
-when their first process ends.
+"""A Kubernetes node of the run's own: etcd, control plane, containerd, kubelet and the driver, in namespaces. All of it ends
+with their first process.
 
 `enter` makes the namespaces. Inside, /run, /var/lib and /var/log are new and empty, and so is the network: kubelet's folders, the
 providers' sockets and the API server's ports are where a real node has them, and nothing of the machine is touched. Only cgroups are the
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tools
 
-# Where a node's own address lies: kubelet may not use the loopback's, or `kubectl exec` finds nobody.
+# The network of a node's own address. kubelet may not use the loopback's, or `kubectl exec` finds nobody.
 ADDRESS = "10.10.0.1"
 # The Service `kubernetes`, on the loopback in place of kube-proxy. The API server listens on its port itself.
 API_SERVICE = "10.96.0.1"
@@ -46,9 +46,9 @@ def enter(command, folder):
     parents = cgroup_parents()
     for parent in parents:
         (parent / group).mkdir()
-    # A shell is the first process, since it reaps what containerd's shims leave behind.
+    # A shell is the first process, because it reaps what containerd's shims leave behind.
     inside = ["sh", "-c", '"$@"; exit $?', "sh", *map(str, command), "--cgroup", group]
-    # unshare --fork holds SIGTERM back, so it is ended by SIGKILL, also when this process is; --kill-child hands that on to all within.
+    # unshare --fork does not pass SIGTERM on. So SIGKILL ends it, also when this process ends; --kill-child passes that on to all within.
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
         cwd=tools.REPOSITORY,
@@ -110,7 +110,7 @@ def lay_out(cgroup):
 
 
 def enable_controllers(cgroup):
-    """Version 2 of cgroups hands a controller down only where the parent names it."""
+    """Version 2 of cgroups gives a controller to a child only if the parent names it."""
     controllers = (CGROUPS / "cgroup.controllers").read_text().split()
     wanted = " ".join(f"+{name}" for name in controllers if name in {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"})
     for folder in [CGROUPS, CGROUPS / cgroup]:
@@ -125,7 +125,7 @@ def run(*command, **more):
 
 
 class Node:
-    """All processes of a node. Their logs lie in `folder/logs`, one file each."""
+    """All processes of a node. Their logs are in `folder/logs`, one file each."""
 
     def __init__(self, folder, binaries, driver, driver_source, driver_version, images, cgroup):
         self.folder = Path(folder)
@@ -135,7 +135,7 @@ class Node:
         self.recorder_binary = Path(driver) / "recorder"
         self.driver_source = Path(driver_source)
         self.driver_version = driver_version
-        # Before 1.6.0 the driver renews tokens and rotates by a loop of its own, whose period the interval is.
+        # Before 1.6.0 the driver renews tokens and rotates in a loop of its own. The interval is its period.
         self.driver_is_old = tools.version_tuple(driver_version) < (1, 6)
         self.images = images
         self.cgroup = cgroup
@@ -216,7 +216,7 @@ class Node:
         ]:
             self.spawn(name, self.binaries / name, "--kubeconfig", self.kubeconfig, "--leader-elect=false", *more)
 
-    # --- the node's own ---
+    # --- the node's own programs ---
 
     def containerd_config(self):
         networks = self.folder / "cni"
@@ -315,7 +315,7 @@ version = 2
             "get", "csinode", NODE, "-o", "jsonpath={.spec.drivers[*].name}", check=False).stdout)
 
     def as_in_a_pod(self, token):
-        """The rotation of drivers before 1.6.0 asks for what a Pod has, whatever --kubeconfig says. Returns the words before the command."""
+        """Before 1.6.0, the driver's rotation uses the files of a Pod, whatever --kubeconfig says. Returns the words before the command."""
         folder = Path("/var/run/secrets/kubernetes.io/serviceaccount")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "token").write_text(token)
@@ -411,7 +411,7 @@ def quiet(*command):
 
 
 def shipped_rotation_poll_interval():
-    """The interval that deploy/manifests/driver/values.yaml sets; the driver's own default where it sets none."""
+    """The interval that deploy/manifests/driver/values.yaml sets; or the driver's own default if it sets none."""
     values = (tools.REPOSITORY / "deploy/manifests/driver/values.yaml").read_text()
     found = re.search(r"^rotationPollInterval: *(\S+)", values, re.M)
     return found[1].strip('"') if found else "2m"

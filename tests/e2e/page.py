@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tools
 
-# The first words of the commands that the pages have. A paragraph that begins otherwise is what the commands before it print.
+# The first words of the commands on the pages. A paragraph with another beginning is what the commands before it print.
 COMMANDS = {"bao", "cargo", "curl", "docker", "for", "helm", "keyferry", "kubectl", "oc", "openssl", "rm", "sh", "sleep", "(umask", "#", "export", "patch"}
 
 
@@ -33,7 +33,7 @@ def blocks(page, section, part=None):
 
 
 def message(code, words, replaced=None):
-    """The message of docs/errors.md that has this code and these words, with names of our own in place of the page's."""
+    """The message of docs/errors.md that has this code and these words, with our own names in place of the page's."""
     unfenced = re.sub(r"^```.*?^```", "", section_text("errors.md", code), flags=re.M | re.S)
     quoted = [text for paragraph in indented(unfenced) for text in re.split(rf" (?={code}: )", " ".join(paragraph.split()))]
     found = [text for text in quoted if words in text]

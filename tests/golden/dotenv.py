@@ -1,6 +1,6 @@
 """Asks the programs that read dotenv files what they read, and writes their answers to dotenv.json. `make golden-dotenv` runs it.
 
-`written`: what Keyferry writes. dash, bash, node's dotenv and python-dotenv must read the same bytes, and the shells must run nothing: else this
+`written`: what Keyferry writes. dash, bash, node's dotenv and python-dotenv must read the same bytes, and the shells must run nothing: otherwise this
 fails. `read`: what node's dotenv and kubectl read. tests/it/golden/dotenv.rs compares Keyferry with it.
 """
 
@@ -26,7 +26,7 @@ const texts = JSON.parse(require('fs').readFileSync(0))
 console.log(JSON.stringify(texts.map(text => parse(text))))
 """
 
-# Values that Keyferry is asked to write. Those at the end are random, always the same.
+# Values for Keyferry to write. Those at the end are random, but always the same.
 VALUES = [
     "", "plain", "AZaz09_./:@%+,=-", "two words", " ends with blanks ", "\ttab\t", "#", "a#b", "a #b", "'", '"', "`", "it's", "it's `id`", "it's $HOME",
     "it's \"x\"", '"', 'say "x"', "`id`", "$(id)", "$HOME", "$", "a$", "${HOME}", "${", "a${b", "$ {HOME}", "~", "~root", "a:~", "!", "!!", "\\", "a\\", "a\\b", "a\\\\b",
@@ -37,7 +37,7 @@ VALUES = [
     "x\n$(touch ran)", "'$(touch ran)'", "\"$(touch ran)\"", "\\\ntouch ran", "a' #b", "a\" #b", "a`\nb`", "\\`touch ran\\`", "%s%n", "a\tb", "0", "true", "null",
 ]
 
-# Files that node's dotenv and kubectl are asked to read.
+# Files for node's dotenv and kubectl to read.
 TEXTS = [
     "A=abc", "A=", "A=abc #123", "A=abc#123", "A=#abc", "A= #abc", "A='abc #123'", 'A="abc #123"', "A=`abc #123`", "A='abc' #123", "A='abc'#123",
     "A=  abc  ", "A = abc", "A =abc", "A= abc", "  A=abc", "\tA=abc", "export A=abc", "export  A=abc", "exportA=abc", "export=abc", "export A='x y'", "A: abc", "A:abc", "A : abc", "A:\nB=1",
@@ -89,7 +89,7 @@ def programs():
 
 
 def written(values):
-    """What Keyferry writes of each value, or null; every reader must read the value."""
+    """What Keyferry writes for each value, or null. Every reader must read the value."""
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -134,7 +134,7 @@ def python_dotenv(texts):
 
 
 def shell(name, text):
-    """The value; nothing was run, nothing was said."""
+    """The value. The reader ran nothing and printed no error."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         (folder / "f.env").write_bytes(text.encode())
@@ -145,7 +145,7 @@ def shell(name, text):
 
 
 def kubectl(text):
-    """What it reads, or null where it refuses the file."""
+    """What it reads, or null if it refuses the file."""
     with tempfile.NamedTemporaryFile("wb") as file:
         file.write(text.encode())
         file.flush()

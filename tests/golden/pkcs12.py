@@ -3,9 +3,9 @@
     python3 tests/golden/pkcs12.py            compares: what they read now must be what pkcs12.json has of them
     python3 tests/golden/pkcs12.py --write    writes their answers, and new keystores of theirs, to pkcs12.json
 
-`written`: what goes into each file, and the file as Keyferry writes it (tests/it/golden/pkcs12.rs holds that; with GOLDEN=write it writes the
+`written`: what goes into each file, and the file as Keyferry writes it (tests/it/golden/pkcs12.rs checks that; with GOLDEN=write it writes the
 file here). openssl must find the key and the certificates. keytool must list the entries, under the type JKS too, and copy them to another
-keystore, for which it has to decrypt the key. `read`: keystores that openssl and keytool made, in their ways of today and of old.
+keystore, for which it has to decrypt the key. `read`: keystores that openssl and keytool made, in today's and in old formats.
 """
 
 import base64
@@ -143,13 +143,13 @@ def listed(folder, file, store, password):
 
 
 def check(case, answers):
-    """What went in has come out."""
+    """Compares what comes out with what went in."""
     chain, trust = ([sha256(der) for _, der in blocks(case[part])] for part in ("chain", "trust"))
     wanted = []
     with tempfile.TemporaryDirectory() as folder:
         keys = [pkcs8(folder, case["key"])] if case["key"] else []
     if keys:
-        # keytool completes a chain with whatever else is in the file.
+        # keytool completes a chain with other certificates of the file.
         wanted.append({"alias": case["alias"].lower(), "type": "PrivateKeyEntry", "certificates": chain + trust})
     for number, certificate in enumerate(trust, 1):
         wanted.append({"alias": f"{case['alias']}-trust-{number}".lower(), "type": "trustedCertEntry", "certificates": [certificate]})
@@ -210,7 +210,7 @@ def make_chain(folder, algorithm, levels):
 
 
 def made_inputs(folder):
-    """Keys of each kind, for Keyferry to write. Their files are Keyferry's to add."""
+    """Keys of each kind, for Keyferry to write. Keyferry adds their files."""
     kinds = [
         ("RSA", ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], "kafka", PASSWORD, []),
         ("RSA, as PKCS#1", ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], "Kafka Ünit", "~ !\"#$%&'", ["rsa", "-traditional"]),

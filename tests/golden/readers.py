@@ -2,7 +2,7 @@
 
 - `recipes`: the examples of docs/cookbook.md, rendered with the values of cookbook.json by `keyferry render`, which is the daemon's own code. Each
   program must read exactly these values back. tests/it/golden/readers.rs renders them again and compares every byte.
-- `drawn`: a thousand drawn values in each format, and in each filter that quotes. The golden file has the hash of each rendered file.
+- `drawn`: a thousand random values in each format, and in each filter that quotes. The golden file has the hash of each rendered file.
 
 GOLDEN=write writes readers.json and drawn.json instead of comparing.
 """
@@ -29,7 +29,7 @@ KEYFERRY = ROOT / "target/debug/keyferry"
 DRAWN = 1000
 
 programs, libraries = (READERS / "path").read_text().split("\n")[:2]
-# What the machine has comes first. Nothing else of its environment is seen.
+# The machine's own programs come first. The programs see nothing else of its environment.
 ENVIRONMENT = {"PATH": f"{os.environ['PATH']}:/usr/sbin:{programs}", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 if libraries:
     ENVIRONMENT["LD_LIBRARY_PATH"] = libraries
@@ -52,7 +52,7 @@ def output(*command, **more):
     return run(*command, **more).stdout.decode()
 
 
-# === What is rendered ===
+# === What Keyferry renders ===
 
 
 def render(class_file, values_file, folder):
@@ -142,7 +142,7 @@ def kafka(folder):
 def pgpass(folder):
     """libpq sends the password to a server that asks for it in the clear."""
     values = VALUES["shop/db"]
-    # A volume's file is a link; libpq looks at the mode of what it leads to.
+    # A volume's file is a link. libpq looks at the mode of the link's target.
     seen = {}
     with tempfile.TemporaryDirectory() as work:
         listener = socket.socket(socket.AF_UNIX)
@@ -163,7 +163,7 @@ def pgpass(folder):
         server = threading.Thread(target=serve, daemon=True)
         server.start()
         environment = {**ENVIRONMENT, "PGPASSFILE": str(folder / ".pgpass"), "PGCONNECT_TIMEOUT": "10"}
-        # The host that the file has a line for, reached by a socket: the file goes by `host`, the connection by `hostaddr`, which a socket has not.
+        # The file has a line for this host, and psql reaches it by a socket: the file goes by `host`, the connection by `hostaddr`, which a socket does not have.
         line = (folder / ".pgpass").read_text()
         assert line.startswith(f"{values['host']}:"), line
         by_socket = pathlib.Path(work) / "pass"
@@ -233,7 +233,7 @@ def python_dotenv(path):
 
 
 def executed(path):
-    """What a command has that `keyferry exec` has started."""
+    """The variables of a command that `keyferry exec` has started."""
     environ = run(KEYFERRY, "exec", "--env-file", path, "--", "cat", "/proc/self/environ").stdout
     return dict(pair.decode().split("=", 1) for pair in environ.split(b"\0")[:-1])
 
@@ -249,7 +249,7 @@ def sourced(path, names, program="sh"):
     return dict(zip(names, done.stdout.decode().split("\0")))
 
 
-# === Drawn values ===
+# === Random values ===
 
 PIECES = [
     "", " ", "  ", "a", "Z", "0", "'", '"', "`", "\\", "\\\\", "\\n", "\n", "\t", "#", " #", "$", "$HOME", "${", "}", "$(touch ran)", "`touch ran`", "!", "=", ":", ": ", "- ", "*", "?",
@@ -273,7 +273,7 @@ def fits_dotenv(value):
 
 
 def fit(values, fits):
-    """As many values that fit, drawn on from the same ones."""
+    """As many values that fit, drawn from the same ones."""
     draw, fitting = random.Random("more"), [value for value in values if fits(value)]
     while len(fitting) < DRAWN:
         value = "".join(draw.choice(PIECES) for _ in range(draw.randint(1, 4)))

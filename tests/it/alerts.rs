@@ -1,5 +1,4 @@
-//! The alert rules and the dashboard: Prometheus' own tool runs the cases of `tests/alerts`, and whatever a query names is in the metrics of a
-//! real daemon.
+//! The alert rules and the dashboard. Prometheus' own tool runs the cases of `tests/alerts`, and each name in a query is a metric of a real daemon.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +10,7 @@ use crate::api_server::{Answer, ApiServer};
 use crate::deploy::{deploy, documents};
 use crate::support::{House, ISSUER, apart, eventually, http, keyferry, pod, web};
 
-/// The labels that Prometheus gives a target, and those of a histogram.
+/// The labels that Prometheus adds to a target, and those of a histogram.
 const NOT_OURS: [&str; 3] = ["instance", "job", "le"];
 
 /// A metric as a query selects it.
@@ -45,7 +44,7 @@ fn rules() -> Vec<(String, String, Value)> {
     rules.map(|rule| (text(&rule, "alert"), text(&rule, "expr"), rule["annotations"].clone())).collect()
 }
 
-/// Every query of the dashboard, also that of its variable.
+/// Every query of the dashboard, and that of its variable.
 fn queries() -> Vec<String> {
     fn below(value: &Value, found: &mut Vec<String>) {
         match value {
@@ -130,10 +129,10 @@ fn each_alert_has_a_page() {
             assert!(page.contains(&format!("\n{heading}\n\n")), "{path} has no {heading:?}");
         }
     }
-    assert!(pages.is_empty(), "pages of no alert: {pages:?}");
+    assert!(pages.is_empty(), "pages without an alert: {pages:?}");
 }
 
-/// Whatever a page tells a person to run is there: commands, their options, and the links beside them.
+/// All that a page tells a person to run exists: commands, their options, and the links.
 #[test]
 fn what_the_pages_tell_to_do_can_be_done() {
     for entry in fs::read_dir(root("docs/runbooks")).unwrap() {
@@ -175,7 +174,7 @@ fn what_the_pages_tell_to_do_can_be_done() {
     }
 }
 
-/// A daemon that had a success, failures, keys from an address, a store with leases, one that is out, and kubelet's folder.
+/// A daemon that had a success, failures, keys from an address, a store with leases, a store that is out, and kubelet's folder.
 async fn metrics() -> String {
     let server = ApiServer::start(Answer::Status(500)).await;
     let own = crate::folder::new();
@@ -197,7 +196,7 @@ async fn metrics() -> String {
         uid = rustix::process::geteuid().as_raw()
     );
     fs::write(house.path("keyferry.yaml"), config).unwrap();
-    // Where mounts of the node are seen, as kubelet's folder has it in the manifests.
+    // The program must see mounts of the node, as in kubelet's folder of the manifests.
     let mut command = apart("unshare");
     command.args(["--mount", "--propagation", "shared"]);
     if !rustix::process::geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! A TLS server that answers as a test says, and as the API server does where it says nothing. The unit tests of the crate use it too.
+//! A TLS server that answers as a test says, and otherwise as the API server does. The unit tests of the crate use it too.
 
 #![allow(clippy::unwrap_used, dead_code)] // tests; and neither of the two crates that it is a module of needs all of it
 
@@ -80,17 +80,17 @@ impl ApiServer {
         *self.shared.answer.lock().unwrap() = Some(answer);
     }
 
-    /// Every connection is cut as soon as it is made.
+    /// Cuts every connection as soon as it is made.
     pub fn go_down(&self) {
         *self.shared.answer.lock().unwrap() = None;
     }
 
-    /// The calls since the last time this was asked.
+    /// The calls since this function was last called.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.lock().unwrap().drain(..).collect()
     }
 
-    /// `ca.crt` and `token` in a folder, as kubelet puts them.
+    /// Writes `ca.crt` and `token` into a folder, as kubelet does.
     pub fn service_account(&self, folder: &Path, token: &str) {
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join("ca.crt"), &self.ca).unwrap();
@@ -125,7 +125,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let service = service_fn(move |request| respond(request, Arc::clone(&shared)));
-            // A connection a call: a server that goes down is down at once.
+            // One connection per call: a server that goes down is down at once.
             let _ = hyper::server::conn::http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service).await;
         });
     }

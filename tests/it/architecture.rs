@@ -1,4 +1,4 @@
-//! The arrows of the house: which room may import which. Read from the imports, so that a wrong arrow fails here and not in a review.
+//! The arrows of the house: which room may import which. The test reads the imports, so a wrong arrow fails here and not in a review.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::support::files_below;
 mod backend;
 mod circles;
 
-/// Rooms open to all.
+/// Rooms that all others may import.
 const LEAVES: [&str; 22] = [
     "budget",
     "clock",
@@ -35,7 +35,7 @@ const LEAVES: [&str; 22] = [
     "model",
 ];
 
-/// What each room may import besides the leaves and itself.
+/// What each room may import, in addition to the leaves and itself.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {
     Some(match room {
         "identity" | "audit" => &["http", "kube"],
@@ -94,7 +94,7 @@ fn grpc_lives_in_the_server_and_its_client_alone() {
 
 #[test]
 fn secret_bytes_are_exposed_where_they_must_be_and_nowhere_else() {
-    // Each of these hands the bytes on to where they have to go; a new place wants a reason, here.
+    // Each of these hands the bytes on to the place that needs them. A new place needs a reason, here.
     const PLACES: [(&str, &str); 9] = [
         ("audit", ""),
         ("backend", "opens and seals the vault's files"),
@@ -116,17 +116,17 @@ fn secret_bytes_are_exposed_where_they_must_be_and_nowhere_else() {
     assert!(wrong.is_empty(), "exposes secret bytes:\n{}", wrong.join("\n"));
 }
 
-/// What the tests start, and where they make their folders, depends on no machine.
+/// What the tests start, and where they make their folders, does not depend on the machine.
 #[test]
 fn tests_are_apart_from_the_machine_that_runs_them() {
-    // Who clears the environment itself, and who makes the folders.
+    // These clear the environment themselves, or make the folders.
     const PLACES: [&str; 4] = ["bao/daemon.rs", "bao/postgres.rs", "folder.rs", "support.rs"];
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let mut wrong = Vec::new();
     for path in files_below(&tests, "rs") {
         let file = path.strip_prefix(&tests).unwrap().to_str().unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        // In two parts, so that this file does not find itself.
+        // In two parts, so that the test does not find this file.
         let calls = [(["Command::", "new("], "support::apart"), (["tempdir", "()"], "folder::new"), (["TempDir::", "new("], "folder::new")];
         for (call, instead) in calls.map(|(parts, instead)| (parts.concat(), instead)) {
             if text.contains(&call) && !PLACES.contains(&file) {
@@ -151,7 +151,7 @@ fn rooms() -> Rooms {
     rooms
 }
 
-/// The rooms a file names by `crate::room`, its tests at the foot left out.
+/// The rooms that a file names by `crate::room`, without the tests at its end.
 fn imports(text: &str) -> Vec<String> {
     let code = code_of(text);
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -162,7 +162,7 @@ fn imports(text: &str) -> Vec<String> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
-/// A file without the tests at its foot; a file of tests is no code at all.
+/// A file without the tests at its end. A file of tests has no code at all.
 fn code_of(text: &str) -> &str {
     if text.contains("test]\n") && !text.contains("#[cfg(test)]") { "" } else { text.split("#[cfg(test)]").next().unwrap_or(text) }
 }

@@ -1,4 +1,4 @@
-//! The audit's lines as programs read them, its file, and its alerts: by the daemon itself. `src/audit` has the tests of its parts.
+//! The audit's lines as programs read them, its file, and its alerts, all from the daemon itself. `src/audit` has the tests of its parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +29,7 @@ fn configure(house: &House, audit: &str) {
     house.configure(SHOP, &format!("{METRICS}\naudit: {{ file: {}, {audit} }}", house.path("audit/audit.jsonl").display()));
 }
 
-/// The lines of all files in a folder, the oldest file first: whole ones, by the schema.
+/// The lines of all files in a folder, the oldest file first: whole ones, checked with the schema.
 fn lines(folder: &Path) -> Vec<Value> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -89,7 +89,7 @@ async fn every_kind() -> (House, Vec<Value>) {
     let deep = format!("bank/{}", format!("{}/", "x".repeat(220)).repeat(4));
     let long: String = (0..66).map(|number| format!("- {{ secret: {deep}{number}, path: \"{number}\" }}\n")).collect();
     let client = provider.client().await;
-    // As many at a time as a namespace may have under way: more would be refused before their classes are read.
+    // As many at a time as a namespace may have under way: Keyferry would refuse more before it reads their classes.
     for round in 0..10 {
         let mut calls = JoinSet::new();
         for number in 0..16 {
@@ -106,7 +106,7 @@ async fn every_kind() -> (House, Vec<Value>) {
     (house, lines)
 }
 
-/// What a line is, for the list of kinds.
+/// The kind of a line, for the list of kinds.
 fn kind(line: &Value) -> String {
     let mut words = vec![line["event"].as_str().unwrap().to_owned()];
     words.extend(["outcome", "rule"].into_iter().filter_map(|key| Some(line[key].as_str()?.to_owned())));
@@ -133,7 +133,7 @@ async fn every_line_is_by_the_schema() {
     let outcomes: BTreeSet<&str> =
         lines.iter().filter_map(|line| line["objects"].as_array()).flatten().map(|object| object["outcome"].as_str().unwrap()).collect();
     assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), ["absent", "delivered", "denied", "failed", "withheld"]);
-    // The long ones once: an independent validator is slow.
+    // The long ones only once: an independent validator is slow.
     let mut documents: Map<String, Value> =
         (0..).zip(&lines).filter(|(_, line)| line["serviceAccount"] != "loud").map(|(at, line)| (format!("{at}"), line.clone())).collect();
     documents.extend(lines.iter().find(|line| line["serviceAccount"] == "loud").map(|line| ("loud".to_owned(), line.clone())));
@@ -200,7 +200,7 @@ fn the_examples_of_the_documentation(house: &House) {
         assert_eq!((code, err.as_str()), (0, ""), "{block}\n(jq is needed: apt-get install jq)");
         // Without times.
         let shown = out.lines().map(|line| line.split(' ').filter(|word| !word.ends_with('Z')).collect::<Vec<_>>().join(" "));
-        // How many lines of this one are written, depends on how long the test takes.
+        // How many lines of this kind there are depends on how long the test takes.
         shown.filter(|line| !line.contains("shop/loud")).map(|line| format!("{line}\n")).collect::<String>()
     });
     insta::assert_snapshot!(answers.collect::<Vec<_>>().join("--\n"), @"
@@ -225,7 +225,7 @@ fn the_examples_of_the_documentation(house: &House) {
 
 // === Its file ===
 
-/// Mounts of so many Pods, several at a time; which of them were answered.
+/// Mounts of this many Pods, several at a time. Returns which of them got an answer.
 async fn mounts(house: &House, provider: &Provider, pods: std::ops::Range<usize>) -> BTreeSet<String> {
     let (client, mut calls, mut answered) = (provider.client().await, JoinSet::new(), BTreeSet::new());
     for number in pods {
@@ -239,7 +239,7 @@ async fn mounts(house: &House, provider: &Provider, pods: std::ops::Range<usize>
     answered
 }
 
-/// With failClosed, who has an answer has a line; also where the daemon is killed at any moment.
+/// With failClosed, each mount that gets an answer has a line, even if the daemon is killed at any moment.
 #[tokio::test]
 async fn a_killed_daemon_leaves_whole_lines_and_each_answer_has_one() {
     let house = house("failClosed: true, rotate: { size: 64KiB, keep: 50 }");
@@ -263,7 +263,7 @@ async fn a_killed_daemon_leaves_whole_lines_and_each_answer_has_one() {
     assert!(house.path("audit/audit.jsonl.2").exists());
 }
 
-/// As logrotate does it: move, then SIGHUP. No line is lost, and none comes twice.
+/// As logrotate does it: move the file, then SIGHUP. No line is lost, and none is there twice.
 #[tokio::test]
 async fn at_sighup_the_file_is_opened_again() {
     for rotate in ["", "rotate: {}"] {
@@ -280,7 +280,7 @@ async fn at_sighup_the_file_is_opened_again() {
         eventually("a new file", async || at("audit.jsonl").exists()).await;
         assert_eq!(mounts(&house, &provider, 30..40).await.len(), 10);
         eventually("lines in the new file", async || written("audit.jsonl") == 10).await;
-        // A faulty configuration changes nothing of that.
+        // A faulty configuration changes nothing here.
         fs::write(house.path("keyferry.yaml"), "nonsense: 1\n").unwrap();
         fs::rename(at("audit.jsonl.1"), at("audit.jsonl.2")).unwrap();
         fs::rename(at("audit.jsonl"), at("audit.jsonl.1")).unwrap();
@@ -343,7 +343,7 @@ async fn alerts_are_a_line_a_metric_and_a_log_line_and_change_at_a_reload() {
     let provider = house.serve();
     let denied = |number: usize| house.request(&pod("shop", &format!("web-{number}"), "web"), "[{ secret: bank/db }]");
     for _ in 0..4 {
-        // The same mount each time, as kubelet tries it again.
+        // The same mount each time, as when kubelet tries again.
         let status = provider.mount(denied(1)).await.unwrap_err();
         assert!(status.message().starts_with("PolicyDenied: ") && !status.message().contains("alert"), "{status:?}");
     }
@@ -353,7 +353,7 @@ async fn alerts_are_a_line_a_metric_and_a_log_line_and_change_at_a_reload() {
     let logged = provider.log().lines().find(|line| line.contains("an audit alert")).unwrap().to_owned();
     let logged: Value = serde_json::from_str(&logged).unwrap();
     assert_eq!((&logged["level"], &logged["namespace"], &logged["service_account"]), (&json!("WARN"), &json!("shop"), &json!("web")));
-    // Another rule, at once; the former one is gone.
+    // Another rule takes effect at once, and the former one is gone.
     configure(&house, "alerts: [{ rule: manySecrets, secrets: 1, within: 10m }]");
     provider.signal(Signal::HUP);
     eventually("a reload", async || provider.log().contains("the configuration is reloaded")).await;
@@ -392,7 +392,7 @@ async fn an_object_lists_each_of_its_secrets() {
     assert_eq!(object["others"], others);
 }
 
-/// One that policy denies is denied, whatever the others are, and nothing is fetched.
+/// If policy denies one of the secrets, the object is denied, and Keyferry fetches nothing.
 #[tokio::test]
 async fn each_secret_of_an_object_needs_a_rule() {
     let house = House::new("");

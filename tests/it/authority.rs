@@ -36,7 +36,7 @@ impl CsiDriverProvider for Echo {
     }
 }
 
-/// Serves `Echo` on each connection to a socket in a folder of its own, for as long as the folder is held.
+/// Serves `Echo` on each connection to a socket in a folder of its own, as long as the folder exists.
 fn serve<S>(wrap: fn(UnixStream) -> S) -> TempDir
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -53,7 +53,7 @@ where
     folder
 }
 
-/// The driver's answers, one a call, and whether it exited with success.
+/// The driver's answers, one per call, and whether it ended with success.
 async fn driver(folder: &TempDir, arguments: &[&str]) -> (Vec<Value>, bool) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
@@ -85,7 +85,7 @@ async fn a_c_core_client_with_its_default_authority_is_served() {
     assert_eq!(driver(&folder, &["version"]).await, (vec![version()], true));
 }
 
-/// Not a wish: the day this fails, h2 takes a path for an authority, and the repair has had its day.
+/// This test does not show what we wish. If it fails, h2 takes a path for an authority, and we can remove our repair.
 #[tokio::test]
 async fn without_the_repair_it_is_reset() {
     let folder = serve(|stream| stream);

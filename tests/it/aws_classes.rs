@@ -19,7 +19,7 @@ mod peer;
 const IRELAND: &str = "eu-west-1";
 const FRANKFURT: &str = "eu-central-1";
 
-/// A node with a backend for each of two regions; Ireland is reached through a proxy.
+/// A node with a backend for each of two regions. Keyferry reaches Ireland through a proxy.
 struct Peer {
     house: House,
     provider: Provider,
@@ -56,7 +56,7 @@ impl Peer {
         request(&web(), attributes)
     }
 
-    /// By the provider's socket: the answer, or code and message.
+    /// Mounts at the provider's socket: the answer, or the code and the message.
     async fn mount(&self, parameters: &[(&str, &str)]) -> Result<MountResponse, String> {
         let mut client = connect(&self.house.path("sockets/aws.sock")).await.unwrap();
         let answer = client.mount(self.asking(parameters)).await;
@@ -87,7 +87,7 @@ fn ids(answer: &MountResponse) -> Vec<&str> {
 const RULE: &str =
     "{ pods: { namespace: shop }, read: [\"ireland/secretsmanager/shop/*\", \"ireland/ssm/shop/*\", \"frankfurt/secretsmanager/shop/*\"] }";
 
-/// Faults 1, 2, 5, 12 and 16 of the provider, too.
+/// Also faults 1, 2, 5, 12 and 16 of the provider.
 #[tokio::test]
 async fn classes_of_the_aws_provider_work_unchanged() {
     let peer = Peer::open(RULE).await;
@@ -142,7 +142,7 @@ async fn classes_of_the_aws_provider_work_unchanged() {
     assert_eq!(empty.object_version.len(), 1);
 }
 
-/// Only an outage leads to the other region; the files, the versions and the audit line are then that region's.
+/// Only an outage leads to the other region. Then the files, the versions and the audit line are those of that region.
 #[tokio::test]
 async fn a_failover_region_serves_while_the_region_is_out() {
     let peer = Peer::open(RULE).await;
@@ -170,7 +170,7 @@ async fn a_failover_region_serves_while_the_region_is_out() {
     assert_eq!(stood_in["version"], json!(other.object_version[0].version), "{told}");
 }
 
-/// A Secrets Manager that says no, each time as the name says.
+/// A Secrets Manager that refuses every request, in the way that the secret's name says.
 async fn unwilling(asked: hyper::Request<Incoming>, _: Arc<()>) -> Answer {
     let body: Value = serde_json::from_slice(&asked.into_body().collect().await.unwrap().to_bytes()).unwrap_or_default();
     let name = body["SecretId"].as_str().unwrap_or_default();
@@ -189,7 +189,7 @@ async fn unwilling(asked: hyper::Request<Incoming>, _: Arc<()>) -> Answer {
     Ok(hyper::Response::builder().status(400).body(Full::from(said)).unwrap())
 }
 
-/// Fault 3 of the provider: of all of these it says that the secret could not be fetched from all regions.
+/// Fault 3 of the provider: for all of these it says that it could not fetch the secret from all regions.
 #[tokio::test]
 async fn a_failover_region_hides_no_fault() {
     let peer = Peer::open(RULE).await;
@@ -213,13 +213,13 @@ async fn a_failover_region_hides_no_fault() {
     InvalidArgument InvalidRequest: object 1 (shop_unfit): ireland/secretsmanager/shop/unfit: Secrets Manager says ValidationException: 1 validation error detected (check the name and the version in the class)
     FailedPrecondition BackendUnavailable: object 1 (shop_throttled): ireland/secretsmanager/shop/throttled: Secrets Manager says ThrottlingException after 3 tries: Rate exceeded (the account's quota for secretsmanager:GetSecretValue in this region is used up; kubelet tries again by itself); frankfurt/secretsmanager/shop/throttled, asked for instead: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is ID)
     ");
-    // What is throttled is an outage, and the other region's is delivered.
+    // If AWS throttles, this is an outage, and Keyferry delivers the other region's secret.
     peer.moto.secret(FRANKFURT, "shop/throttled", "frankfurt").await;
     let object = "- {objectName: shop/throttled, objectType: secretsmanager}";
     assert_eq!(files(&peer.of_two(object).await.unwrap()), "shop_throttled 0644 frankfurt");
 }
 
-/// It is another one at each call.
+/// The request id is another one at each call.
 fn without_request_id(message: &str) -> String {
     const BEFORE: &str = "AWS's request id is ";
     let Some(at) = message.find(BEFORE) else { return message.to_owned() };
@@ -228,7 +228,7 @@ fn without_request_id(message: &str) -> String {
     format!("{head}ID{}", &tail[end..])
 }
 
-/// What would be asked for instead is asked of policy in any case.
+/// Policy must also allow what Keyferry would ask for instead.
 #[tokio::test]
 async fn what_a_class_of_the_aws_provider_may_not_is_told_in_its_own_words() {
     let peer = Peer::open(RULE).await;

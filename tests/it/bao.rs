@@ -1,5 +1,5 @@
-//! A real OpenBao server of a test's own, with what stands around one: PostgreSQL, an API server that reviews tokens, a CA, a bad network.
-//! The unit tests of the crate may use it too; `api_server` then has to stand beside it as it does here.
+//! A real OpenBao server for a test, with what it needs: PostgreSQL, an API server that reviews tokens, a CA, a bad network.
+//! The unit tests of the crate may use it too. Then `api_server` must be next to it, as it is here.
 //!
 //! Everything is on 127.0.0.1, in temporary folders, and ends when dropped, or when the test's process is killed.
 
@@ -43,8 +43,8 @@ pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use reviews::Reviews;
 
-/// A server, and who speaks to it: the root token in the root namespace, unless [`Bao::with_token`] or [`Bao::within`] say otherwise.
-/// A clone is the same server; it ends with the last.
+/// A server, and who talks to it: the root token in the root namespace, unless [`Bao::with_token`] or [`Bao::within`] say otherwise. A clone is the
+/// same server. The server ends with its last clone.
 #[derive(Clone)]
 pub struct Bao {
     server: Arc<Server>,
@@ -56,9 +56,9 @@ pub struct Bao {
 /// How a server is set up. The default: plain HTTP, in memory, unsealed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// HTTPS, with a certificate for 127.0.0.1 and `localhost` by [`Bao::authority`]. Client certificates are asked for, of any CA.
+    /// HTTPS, with a certificate for 127.0.0.1 and `localhost` by [`Bao::authority`]. The server asks for client certificates, of any CA.
     pub tls: bool,
-    /// Keeps its data on disk, so that [`Bao::restart`] finds it again. Takes a second more.
+    /// Keeps its data on disk, so that [`Bao::restart`] finds it again. Takes one second more.
     pub raft: bool,
     /// Leaves it without keys, as a new server is: there is no root token, and `sys/health` is 501.
     pub uninitialised: bool,
@@ -74,12 +74,12 @@ struct Server {
     root_token: String,
     unseal_key: String,
     daemon: Mutex<Option<Daemon>>,
-    /// How many lines of the audit log were told.
+    /// How many lines of the audit log have been returned.
     told: Mutex<usize>,
 }
 
 impl Bao {
-    /// One as it mostly is wanted: [`Options::default`].
+    /// One as most tests need it: [`Options::default`].
     pub async fn dev() -> Self {
         Self::configured(Options::default()).await
     }
@@ -92,7 +92,7 @@ impl Bao {
     /// The same with a CA that others share.
     pub async fn certified(options: Options, authority: Arc<Authority>) -> Self {
         let mut server = Server::new(options, authority);
-        // Between finding a port free and listening there, another may have taken it.
+        // Another program may take a port between the moment when it is found free and the moment when the server listens there.
         for _ in 0..10 {
             server.address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
             server.cluster = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
@@ -116,8 +116,8 @@ impl Bao {
         bao
     }
 
-    /// A second server of this one's cluster: it stands by (`sys/health` is 429) and hands requests on, with the same data and tokens. It has
-    /// no vote for its first 20 s, and cannot take over before: once the first is stopped, it redirects there (307). Needs [`Options::raft`].
+    /// A second server of this one's cluster. It is a standby (`sys/health` is 429) and hands requests on, with the same data and tokens. It has no
+    /// vote for its first 20 s, and cannot take over before that: when the first one is stopped, it redirects there (307). Needs [`Options::raft`].
     pub async fn standby(&self) -> Self {
         let options = Options { uninitialised: true, ..self.server.options };
         let mut peer = Self::certified(options, Arc::clone(self.authority())).await;
@@ -129,7 +129,7 @@ impl Bao {
         peer
     }
 
-    /// Before it has clones.
+    /// Must be called before there are clones.
     fn holding(&mut self, root_token: String, unseal_key: String) {
         self.token.clone_from(&root_token);
         let server = Arc::get_mut(&mut self.server).unwrap();
@@ -147,12 +147,12 @@ impl Bao {
         self.url_at(self.server.address)
     }
 
-    /// The same by way of another address, such as a [`Proxy`]'s.
+    /// The same at another address, such as a [`Proxy`]'s.
     pub fn url_at(&self, address: SocketAddr) -> String {
         format!("{}://{address}", if self.server.options.tls { "https" } else { "http" })
     }
 
-    /// A Unix socket that speaks plain HTTP, whatever the options. It knows no client addresses: quotas answer 500 there.
+    /// A Unix socket with plain HTTP, whatever the options are. It knows no client addresses: quotas answer 500 there.
     pub fn socket(&self) -> PathBuf {
         self.server.folder.path().join("bao.sock")
     }
@@ -167,26 +167,26 @@ impl Bao {
         self.server.folder.path().join("ca.pem")
     }
 
-    // === Who speaks ===
+    // === Who talks to it ===
 
-    /// The same server, spoken to as at first.
+    /// The same server, with the token and the namespace of the beginning.
     pub fn root(&self) -> Self {
         Self { token: self.server.root_token.clone(), ..self.within("") }
     }
 
-    /// The same server, spoken to with another token. Empty: none.
+    /// The same server, with another token. Empty: none.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }
     }
 
-    /// The same server, spoken to in a namespace such as `team-a` or `team-a/web`.
+    /// The same server, in a namespace such as `team-a` or `team-a/web`.
     pub fn within(&self, namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), ..self.clone() }
     }
 
-    // === What befalls it ===
+    // === What happens to it ===
 
-    /// Seals it: every call is answered 503. Takes up to a second.
+    /// Seals it: it answers every call with 503. Takes up to a second.
     pub async fn seal(&self) {
         self.root().must("PUT", "sys/seal", Value::Null).await;
         self.health_is(503).await;
@@ -204,7 +204,7 @@ impl Bao {
         self.server.daemon.lock().unwrap().take();
     }
 
-    /// Ends it as an orderly shutdown does: what runs is answered. Takes up to a second.
+    /// Ends it as an orderly shutdown does: it answers what is under way. Takes up to a second.
     pub async fn shut_down(&self) {
         let daemon = self.server.daemon.lock().unwrap().take();
         if let Some(mut daemon) = daemon {
@@ -226,7 +226,7 @@ impl Bao {
         self.unseal().await;
     }
 
-    /// Serves another certificate from now on, such as an expired one. Connections that stand are left.
+    /// Shows another certificate from now on, such as an expired one. Open connections stay.
     pub async fn certify(&self, pair: &Pair) {
         self.server.write_certificate(pair);
         self.server.daemon.lock().unwrap().as_ref().unwrap().signal(Signal::HUP);
@@ -316,7 +316,7 @@ impl Server {
         let mut ended = false;
         eventually("the OpenBao server answers or ends", async || {
             ended = daemon.has_ended();
-            // Who answers at the port may be another's server; at the socket it is this one.
+            // Another test's server may answer at the port. At the socket it is this one.
             ended || UnixStream::connect(self.path("bao.sock")).is_ok() && api::answers(self.address, self.options.tls).await
         })
         .await;
@@ -329,7 +329,7 @@ impl Server {
     }
 }
 
-/// The server itself: what stands in `.venv/bin` is a wrapper.
+/// The server itself: `.venv/bin` has only a wrapper.
 pub fn program() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pythons = fs::read_dir(root.join(".venv/lib")).into_iter().flatten().flatten();

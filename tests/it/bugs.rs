@@ -1,5 +1,5 @@
-//! A bug in the daemon: the mount that meets it fails, and nothing else. The binary has none to offer, so one is built into a store;
-//! around it everything is as `app` builds it, sockets included.
+//! A bug in the daemon: the mount that meets it fails, and nothing else. The binary has no such bug, so the test builds one into a store. Around it
+//! everything is as `app` builds it, sockets included.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
     }
 }
 
-/// Set in the process that plays the daemon: the log's panic hook is a process's own.
+/// Set in the process that plays the daemon, because the log's panic hook is for a whole process.
 const INSIDE: &str = "KEYFERRY_TEST_BUG_INSIDE";
 
 #[test]
@@ -102,7 +102,7 @@ fn a_panic_fails_its_mount_alone_and_its_words_are_withheld() {
     assert!(!log.contains(VALUE) && !out.contains(VALUE), "{log}");
 }
 
-/// More bugs than there are places: none of them keeps its place.
+/// More bugs than there are places: each of them gives its place back.
 #[tokio::main]
 async fn play() {
     let house = House::new("");

@@ -19,7 +19,7 @@ const PASSWORD: &str = "- { secret: shop/db, field: password }";
 
 const BOTH: &str = "- { secret: shop/db, field: password }\n- { secret: shop/api, field: token }";
 
-/// Longer than a look, a rest and a second look take together: what has not happened by then does not happen.
+/// Longer than a look, a rest and a second look together. What has not happened by then does not happen.
 const LONG: Duration = Duration::from_secs(9);
 
 impl Node {
@@ -40,7 +40,7 @@ impl Node {
         self.house.audit().into_iter().filter(|line| line["event"] == "change").collect()
     }
 
-    /// The first change: it is said once, as denied or failed with this code, and the volume keeps its files. The line's error.
+    /// The first change: the audit has it once, as denied or failed with this code, and the volume keeps its files. Returns the line's error.
     fn refused(&self, provider: &Provider, volume: &Path, code: &str) -> String {
         let before = seen(volume);
         self.set_password("new");
@@ -60,7 +60,7 @@ impl Node {
 
 const METRICS: &str = "metrics: { listen: 127.0.0.1:0 }";
 
-/// A time long ago, as the folder of an unchanged volume has it.
+/// A time long ago, like that of the folder of an unchanged volume.
 fn make_old(volume: &Path) -> SystemTime {
     let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     fs::File::open(volume).unwrap().set_modified(old).unwrap();
@@ -82,7 +82,7 @@ fn a_changed_secret_is_in_the_pod_within_seconds() {
         node.set_password("new");
         node.until("the new password", || seen(&volume)[0].ends_with(" new"));
         assert_eq!(seen(&volume), ["password 0644 0:0 new", "token 0644 0:0 1"]);
-        assert_eq!(fs::metadata(&volume).unwrap().modified().unwrap(), old, "else the driver skips its next mount");
+        assert_eq!(fs::metadata(&volume).unwrap().modified().unwrap(), old, "otherwise the driver skips its next mount");
         assert_eq!(fs::read_link(quiet.join("..data")).unwrap(), untouched);
         assert_eq!(names(&volume).len(), 4, "the former files are gone: {:?}", names(&volume));
 
@@ -107,7 +107,7 @@ fn a_changed_secret_is_in_the_pod_within_seconds() {
     });
 }
 
-/// Secrets that come below a prefix, change and go: the folders are looked at, too.
+/// Secrets below a prefix that come, change and go. Keyferry looks at the folders too.
 #[test]
 fn a_volume_follows_its_prefix() {
     with_mounts("changes::a_volume_follows_its_prefix", |dir| {
@@ -125,7 +125,7 @@ fn a_volume_follows_its_prefix() {
     });
 }
 
-/// Each write changes the folder for whoever reads it: there is at most one in five seconds, and the last one counts.
+/// Each write changes the folder for a program that reads it. So there is at most one write in five seconds, and the last change counts.
 #[test]
 fn a_secret_that_changes_all_the_time_is_written_now_and_then() {
     with_mounts("changes::a_secret_that_changes_all_the_time_is_written_now_and_then", |dir| {
@@ -203,7 +203,7 @@ fn a_volume_that_is_gone_is_not_written() {
     });
 }
 
-/// All files of a volume belong together: one that cannot be had keeps the others as they are.
+/// All files of a volume belong together. If Keyferry cannot get one, the others stay as they are.
 #[test]
 fn one_object_that_fails_keeps_all_files() {
     with_mounts("changes::one_object_that_fails_keeps_all_files", |dir| {
@@ -240,7 +240,7 @@ fn files_that_changed_without_their_secrets_write_nothing() {
     });
 }
 
-/// Whatever takes the place of a vault or of its files, a Pod has the former files until there is a secret again.
+/// Whatever replaces a vault or its files, a Pod has the former files until there is a secret again.
 #[test]
 fn what_is_no_secret_leaves_the_former_files() {
     with_mounts("changes::what_is_no_secret_leaves_the_former_files", |dir| {
@@ -254,7 +254,7 @@ fn what_is_no_secret_leaves_the_former_files() {
             let line = node.changes().pop().unwrap();
             line["error"].as_str().unwrap().replace(node.house.path("").to_str().unwrap(), "HOUSE/")
         };
-        // In one step: a look between two would find no file at all.
+        // In one step: between two steps, a look would find no file at all.
         let pipe = node.house.path("pipe");
         assert!(apart("mkfifo").arg(&pipe).status().unwrap().success());
         fs::hard_link(&file, &aside).unwrap();
@@ -263,7 +263,7 @@ fn what_is_no_secret_leaves_the_former_files() {
         fs::remove_file(&file).unwrap();
         insta::assert_snapshot!(errors(2), @"SecretNotFound: object 1 (password): files/shop/db: there is no such secret in the vault: shop/db.age is absent (make it with `keyferry vault set shop/db FIELD=@FILE`)");
         fs::rename(&aside, &file).unwrap();
-        // A vault that is not there, while another one takes its place.
+        // The vault is not there, while another one takes its place.
         let vault = node.house.path("vault");
         fs::rename(&vault, &aside).unwrap();
         node.sleep(LONG);
@@ -271,7 +271,7 @@ fn what_is_no_secret_leaves_the_former_files() {
         fs::rename(&aside, &vault).unwrap();
         node.set_password("new");
         node.until("the new password", || seen(&volume)[0].ends_with(" new"));
-        // A vault that is a folder without one, as a volume that is not mounted.
+        // The vault's folder without a vault in it, as when its volume is not mounted.
         fs::rename(&vault, &aside).unwrap();
         fs::create_dir(&vault).unwrap();
         node.until("a line about it", || node.changes().len() == 4);
@@ -280,7 +280,7 @@ fn what_is_no_secret_leaves_the_former_files() {
     });
 }
 
-/// Only kubelet brings another class; and after a mount that failed, nothing is written until one has succeeded.
+/// Only kubelet brings another class. After a mount that failed, Keyferry writes nothing until a mount has succeeded.
 #[test]
 fn the_class_is_the_last_mounts() {
     with_mounts("changes::the_class_is_the_last_mounts", |dir| {
@@ -350,8 +350,8 @@ fn with_the_driver_nothing_is_watched() {
     });
 }
 
-/// 250 volumes with ten secrets each, and what that costs: `cargo nextest run --run-ignored only changes::the_cost`. The figures are in
-/// `target/tmp/changes.txt` then.
+/// 250 volumes with ten secrets each, and what they cost: `cargo nextest run --run-ignored only changes::the_cost`. The figures are then in
+/// `target/tmp/changes.txt`.
 #[test]
 #[ignore = "takes minutes, and needs a machine with nothing else to do"]
 fn the_cost() {

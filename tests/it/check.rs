@@ -1,5 +1,5 @@
-//! The JSON Schemas that `keyferry check` publishes: held against the examples by an independent validator, and against the parser key by
-//! key.
+//! The JSON Schemas that `keyferry check` publishes. An independent validator compares them with the examples. The tests compare them with the
+//! parser, key by key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,7 +38,7 @@ fn what_is_printed_stands_in_the_folder_too() {
     }
 }
 
-/// What the validator says of documents: a line for each that is not valid.
+/// What the validator says of documents: lines for each one that is not valid.
 pub fn validate(schema: &str, definition: &str, documents: &Value) -> String {
     let python = root().join(".venv/bin/python");
     assert!(python.exists(), "no .venv: run `make tools` in {}", root().display());
@@ -61,7 +61,7 @@ for name, document in json.load(sys.stdin).items():
     out
 }
 
-/// The documents of YAML files, read by PyYAML: another hand than ours.
+/// The documents of YAML files, read by PyYAML, which is not our own reader.
 fn load(texts: &BTreeMap<String, String>) -> Value {
     let script = "import json, sys, yaml\nprint(json.dumps({k: list(yaml.safe_load_all(v)) for k, v in json.load(sys.stdin).items()}))";
     let mut command = apart(root().join(".venv/bin/python"));
@@ -122,7 +122,7 @@ fn examples_of_the_configuration_are_valid() {
     assert_eq!(validate("config", "", &Value::Object(documents)), "");
 }
 
-/// A mapping of the configuration: where it is, what its schema says, and what else must stand there.
+/// A mapping of the configuration: where it is, what its schema says, and what else must be there.
 struct Place {
     path: &'static [&'static str],
     schema: Value,
@@ -181,7 +181,7 @@ fn places() -> Vec<Place> {
     ]
 }
 
-/// The base with one key more.
+/// The base with one more key.
 fn with(path: &[&str], key: &str, value: &Value) -> Value {
     let mut document = base();
     let mut node = &mut document;
@@ -197,7 +197,7 @@ fn with(path: &[&str], key: &str, value: &Value) -> Value {
     document
 }
 
-/// The keys a reader knows, by its own word on one that it does not.
+/// The keys that a reader knows, from its own message about a key that it does not know.
 fn known_keys(problem: &str) -> BTreeSet<String> {
     let list = problem.rsplit_once("(known here: ").unwrap_or_else(|| panic!("{problem}")).1;
     list.trim_end_matches(')').split(", ").map(str::to_owned).collect()
@@ -218,7 +218,7 @@ fn schema_and_parser_know_the_same_keys_of_the_configuration() {
     }
 }
 
-/// What neither takes of `audit`.
+/// Values of `audit` that both refuse.
 const BAD_AUDITS: [&str; 10] = [
     r#"{ "rotate": {} }"#,
     r#"{ "file": "stdout", "rotate": { "size": "1MiB" } }"#,
@@ -232,7 +232,7 @@ const BAD_AUDITS: [&str; 10] = [
     r#"{ "alerts": [{ "rule": "manySecrets", "secrets": 0, "within": "10m" }] }"#,
 ];
 
-/// What neither takes of an HTTP store.
+/// Values of an HTTP store that both refuse.
 fn bad_of_http() -> Vec<(&'static str, Value)> {
     let bad = vec![
         ("url", json!("https://{name}.example/x")),
@@ -281,7 +281,7 @@ fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
     let invalid = validate("config", "", &Value::Object(documents));
     let invalid: BTreeSet<String> = invalid.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(invalid, refused);
-    // Keys of another time, and those that want another beside them.
+    // Keys that need another key, and keys that cannot be used together with those of the base.
     let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "amazon/auth", "bao/auth", "bao/client", "classMay/tlsDir", "bad/"];
     let of_http = ["auth/basic", "body", "client", "latest", "share"].map(|key| format!("intranet/{key}"));
     let expected: Vec<&str> = expected.into_iter().chain(of_http.iter().map(String::as_str)).collect();
@@ -329,12 +329,12 @@ fn schema_and_parser_know_the_same_keys_of_a_class() {
     assert_ne!(validate("class", "#/$defs/parameters", &json!({ "unknown": parameters })), "");
 }
 
-/// An object for each example that the schema gives for a key, with what the key goes with.
+/// An object for each example that the schema gives for a key, with the other keys that it needs.
 fn good_objects(schema: &Value) -> Map<String, Value> {
     let mut good = Map::new();
     for (key, property) in schema["$defs"]["object"]["properties"].as_object().unwrap() {
         for value in property["examples"].as_array().unwrap() {
-            // What each goes with.
+            // What each one needs.
             let object = match key.as_str() {
                 "keep" => json!({ "secret": "shop/db", "method": "POST", key: value }),
                 "keys" => json!({ "secret": "shop/db", "format": "dotenv", key: value }),

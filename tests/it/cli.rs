@@ -1,4 +1,4 @@
-//! Every command as a user meets it: exit codes, which stream says what, and the words.
+//! Every command as a user sees it: exit codes, which stream has what, and the words.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ fn every_command_has_help_on_standard_output() {
             let (code, out, errors) = keyferry_with(&arguments);
             assert_eq!((code, errors.as_str()), (0, ""), "{arguments:?}");
             assert!(out.contains("Usage: keyferry ") && !out.contains('\u{1b}'), "{out}");
-            // Fits a page, and says what it does before it says how it is called.
+            // It fits a page, and it says what the command does before it says how to call it.
             assert!(out.lines().all(|line| line.chars().count() <= 160), "{out}");
             assert!(!out.starts_with("Usage"), "{out}");
         }
@@ -351,7 +351,7 @@ fn serve_names_what_it_cannot_open() {
         errors.lines().last().unwrap().to_owned()
     };
     insta::assert_snapshot!(refusal("audit: { file: /nowhere/audit.log }"), @"error: audit.file: /nowhere/audit.log: No such file or directory (os error 2) (make its folder, and let the daemon write there)");
-    // An address of nobody's (RFC 5737).
+    // An address that nobody has (RFC 5737).
     insta::assert_snapshot!(refusal("metrics: { listen: \"203.0.113.1:8095\" }"), @"error: metrics.listen: 203.0.113.1:8095: Cannot assign requested address (os error 99) (choose another address, or leave `metrics` out)");
 }
 
@@ -437,7 +437,7 @@ fn a_vault_from_its_making_to_its_last_secret() {
     house.done(&["set", "shop/web", "key=-"], "hunter2");
     assert_eq!(house.done(&["list"], ""), "shop/db\nshop/web\n");
     assert_eq!(house.done(&["list", "shop/w"], ""), "shop/web\n");
-    // Names and sizes, never a value; the bytes as they are where they are asked for.
+    // Names and sizes, never a value. The bytes as they are, if the user asks for them.
     let table = house.done(&["get", "shop/web"], "");
     assert!(table.contains("key") && table.contains("text") && !table.contains("hunter2"), "{table}");
     assert_eq!(house.done(&["get", "shop/db", "--field", "password", "--version", "1"], ""), "from stdin");
@@ -532,7 +532,7 @@ fn mount_writes_the_files_and_draws_their_tree() {
     Written.
     ");
     assert_eq!(fs::read_to_string(target.join("db/password")).unwrap(), "correct horse");
-    // A remount takes away what is not asked for any more.
+    // A remount removes the files that the class does not ask for any more.
     let (code, _, errors) = mount(&house, "shop", "- { secret: shop/db, path: db.json }\n", &arguments);
     assert_eq!(code, 0, "{errors}");
     assert!(!target.join("db").exists() && target.join("db.json").exists());
@@ -617,7 +617,7 @@ fn a_demo_that_is_interrupted_leaves_nothing() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Its first line comes when the provider runs.
+        // It prints its first line when the provider runs.
         let mut out = std::io::BufReader::new(demo.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut out, &mut String::new()).unwrap();
         rustix::process::kill_process(Pid::from_child(&demo), signal).unwrap();

@@ -1,5 +1,5 @@
-//! The rights that `deploy/manifests` leaves the daemon are enough: root without a single capability serves a node's Pods, and two
-//! capabilities write volumes whose files have owners.
+//! The rights that `deploy/manifests` leaves the daemon are enough. Root without any capability serves a node's Pods. With two capabilities it
+//! writes volumes whose files have owners.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,10 +13,10 @@ use keyferry::model::FileMode;
 
 use super::support::{House, apart, keyferry, run, web};
 
-/// Set in the child that has been confined: the folder to write.
+/// Set in the confined child: the folder to write.
 const INSIDE: &str = "KEYFERRY_TEST_CONFINED_IN";
 
-/// Runs a program as root (if need be only of a user namespace) with these capabilities and no others, as a container runtime does.
+/// Runs a program as root with these capabilities and no others, as a container runtime does. If need be, it is root only of a user namespace.
 pub fn confined(program: &Path, capabilities: &str) -> Command {
     let drop_all = format!("-all{capabilities}");
     let setpriv = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs", "--bounding-set"];
@@ -100,7 +100,7 @@ fn write_twice(dir: &Path) {
         write(fs::File::open(dir).unwrap(), &[file], Timestamp::UNIX_EPOCH).unwrap()
     };
     assert!(matches!(put(b"first"), Written::Changed));
-    assert!(matches!(put(b"first"), Written::Unchanged), "it could not be read again");
+    assert!(matches!(put(b"first"), Written::Unchanged), "the daemon could not read it again");
     assert!(matches!(put(b"second"), Written::Changed));
     let file = fs::metadata(dir.join("id")).unwrap();
     assert_eq!((file.uid(), file.mode() & 0o777), (id, 0o400));

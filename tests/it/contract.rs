@@ -45,7 +45,7 @@ async fn version_answers_with_the_contract_and_a_semantic_version() {
 
 // === Other clients, other authorities ===
 
-/// Runs the gRPC C-core client, whose `:authority` is the socket's path; its answers, one a call.
+/// Runs the gRPC C-core client, whose `:authority` is the socket's path. Returns its answers, one per call.
 fn c_core(socket: &Path, arguments: &[&str], input: &str) -> (i32, Vec<Value>) {
     let mut command = tool("python");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/driver.py")).arg(socket).args(arguments);
@@ -130,7 +130,7 @@ async fn an_independent_client_gets_version_mount_and_refusal() {
 fn our_proto_is_sound() {
     let home = crate::folder::new();
     let mut command = tool("buf");
-    // What the driver's contract decides is not ours to lint: the package's folder and name, the service's suffix, shared messages.
+    // The linter does not judge what the driver's contract decides: the package's folder and name, the service's suffix, shared messages.
     let except = "PACKAGE_DIRECTORY_MATCH, PACKAGE_VERSION_SUFFIX, SERVICE_SUFFIX";
     let config = format!("version: v2\nlint: {{ use: [STANDARD], except: [{except}] }}\n");
     command.args(["lint", "--config", &config]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/proto")).env("HOME", home.path());
@@ -189,7 +189,7 @@ async fn another_uid_is_refused_and_served_where_it_is_listed() {
         let root = rustix::process::geteuid().is_root();
         assert!(root, "this test becomes another user: run it as root (or in `unshare --user --map-auto --map-root-user`)");
         let mut other = apart("setpriv");
-        // The capability: the test's folder is only root's.
+        // The capability: only root can open the test's folder.
         other.args(["--reuid=4242", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
         run(other.arg(keyferry().get_program()).arg("health").arg("--socket").arg(socket), "")
     };
@@ -224,7 +224,7 @@ async fn a_stale_socket_is_replaced() {
     let killed = house.serve();
     killed.mount(house.request(&web(), DB)).await.unwrap();
     drop(killed);
-    assert!(house.path("sockets/keyferry.sock").exists(), "killed: nobody was there to take it away");
+    assert!(house.path("sockets/keyferry.sock").exists(), "killed: nobody was there to remove it");
     house.serve().mount(house.request(&web(), DB)).await.unwrap();
 }
 
@@ -275,7 +275,7 @@ fn assert_acceptable(answer: &MountResponse) {
     let ids: BTreeSet<_> = answer.object_version.iter().map(|object| &object.id).collect();
     assert_eq!(ids.len(), answer.object_version.len(), "ids are unique");
     assert!(answer.object_version.iter().all(|object| !object.id.is_empty() && !object.version.is_empty()));
-    assert!(!answer.files.is_empty(), "the driver would take it that we wrote the volume");
+    assert!(!answer.files.is_empty(), "the driver would think that we wrote the volume");
     let paths: BTreeSet<_> = answer.files.iter().map(|file| &file.path).collect();
     assert_eq!(paths.len(), answer.files.len(), "paths are unique");
     for file in &answer.files {
@@ -306,7 +306,7 @@ async fn every_answer_is_one_the_driver_takes() {
         let answer = provider.mount(house.request(&web(), objects)).await.unwrap_or_else(|status| panic!("{objects}: {status:?}"));
         assert_acceptable(&answer);
     }
-    // A field that cannot be a file's name fails the mount; it is never put into an answer.
+    // A field that cannot be a file's name fails the mount. Keyferry never puts it into an answer.
     let refused = provider.mount(house.request(&web(), "- { secret: shop/flags, fields: \"*\", path: \"\" }\n")).await.unwrap_err();
     assert_no_trap(&refused);
 }
@@ -336,7 +336,7 @@ async fn a_version_reveals_nothing_and_changes_with_the_secret_alone() {
     let second = version().await;
     assert_eq!(second.id, first.id);
     assert_ne!(second.version, first.version);
-    // A restart changes nothing: a Pod is not rewritten by it.
+    // A restart changes nothing: it does not rewrite a Pod's files.
     drop(provider);
     let provider = house.serve();
     assert_eq!(provider.mount(house.request(&web(), DB)).await.unwrap().object_version[0], second);
@@ -367,7 +367,7 @@ async fn a_mount_answers_before_the_callers_deadline() {
     assert_eq!(shown(&provider.mount(house.request(&web(), DB)).await.unwrap()), [DB_SHOWN]);
 }
 
-/// Every republish becomes a mount, each minute, for each Pod: it costs next to nothing, and says nothing new.
+/// Every republish becomes a mount, each minute, for each Pod. It must cost almost nothing, and say nothing new.
 #[tokio::test]
 async fn republishing_is_cheap() {
     let house = House::new("");
@@ -383,7 +383,7 @@ async fn republishing_is_cheap() {
     }
     let milliseconds = (ticks() - before) * 10;
     assert!(milliseconds < 3000, "1000 mounts took {milliseconds} ms of processor, unoptimised");
-    assert_eq!(house.audit().len(), 1, "the same thing is said once");
+    assert_eq!(house.audit().len(), 1, "the audit has the same thing once");
     assert!(provider.end().await.success());
     let audit = house.audit();
     assert_eq!((audit.len(), &audit[1]["repeats"]), (2, &json!(1000)), "and counted");

@@ -1,5 +1,5 @@
-//! Crowds at the doors: clients that connect and say nothing, or do not read, or begin what they do not end. They keep nobody out, and
-//! nobody's call is lost for them.
+//! Crowds at the doors: clients that connect and say nothing, or do not read, or begin what they do not end. They keep nobody out, and nobody loses
+//! a call because of them.
 
 use std::os::unix::process::CommandExt;
 
@@ -24,7 +24,7 @@ const METRICS: &str = "metrics: { listen: \"127.0.0.1:0\" }";
 /// On a machine with other things to do. A connection that has to wait for others' time waits longer.
 const SOON: Duration = Duration::from_secs(3);
 
-/// What an HTTP/2 client says first: the preface, and settings without any.
+/// What an HTTP/2 client sends first: the preface, and settings without any.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// On a connection of its own, as a driver that has just started.
@@ -58,7 +58,7 @@ async fn a_thousand_silent_connections_make_nobody_wait() {
         let silent = crowd(&provider, 1000, says).await;
         assert_mounts_at_once(&house, &provider).await;
         driver.mount(house.request(&web(), DB)).await.unwrap();
-        // Each is closed when its time is over.
+        // Keyferry closes each one when its time has passed.
         for mut stream in silent {
             let mut answer = Vec::new();
             let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("it is closed");
@@ -80,7 +80,7 @@ async fn a_thousand_connections_that_say_hello_and_no_more_make_nobody_wait() {
     assert_mounts_at_once(&house, &provider).await;
     assert_mounts_at_once(&house, &provider).await;
     driver.mount(house.request(&web(), DB)).await.unwrap();
-    // What was begun is not lost, nor is its connection.
+    // What has begun is not lost, nor is its connection.
     sleep(Duration::from_secs(3)).await;
     assert!(under_way.iter().all(|call| !call.is_finished()));
     let answer = sender.send_request(mount(&house.request(&web(), DB), "20S")).await.unwrap();
@@ -91,7 +91,7 @@ async fn a_thousand_connections_that_say_hello_and_no_more_make_nobody_wait() {
     assert_eq!(provider.wait_within(Duration::from_secs(8)).await.code(), Some(0), "{}", provider.log());
 }
 
-/// Those that make room are told so as HTTP/2 has it.
+/// Keyferry tells those that make room, as HTTP/2 says.
 #[tokio::test]
 async fn a_connection_that_makes_room_is_told_by_goaway() {
     let house = House::new("");
@@ -115,7 +115,7 @@ async fn a_connection_that_makes_room_is_told_by_goaway() {
 
 type Begun = StreamBody<std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<Frame<Bytes>, std::convert::Infallible>> + Send>>>;
 
-/// Calls that are begun and never ended, on a connection of their own.
+/// Calls that begin and never end, on a connection of their own.
 async fn begun(provider: &Provider, calls: usize, limit: &str) -> (SendRequest<Begun>, Vec<tokio::task::JoinHandle<()>>) {
     let stream = TokioIo::new(UnixStream::connect(&provider.socket).await.unwrap());
     let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
@@ -186,7 +186,7 @@ async fn a_client_that_never_reads_its_answers_is_closed_after_its_own_time() {
     let (mut sender, connection) = http.handshake::<_, Begun>(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let answer = sender.send_request(mount(&house.request(&web(), "- { secret: shop/large, field: v }\n"), "3S")).await.unwrap();
-    // The answer has begun, and the rest of it has no way out.
+    // The answer has begun, and the rest of it cannot leave.
     assert_eq!(answer.headers().get("grpc-status"), None);
     let began = Instant::now();
     assert_mounts_at_once(&house, &provider).await;
@@ -196,7 +196,7 @@ async fn a_client_that_never_reads_its_answers_is_closed_after_its_own_time() {
     assert_mounts_at_once(&house, &provider).await;
 }
 
-/// Users that can connect, by the socket's group, and may not ask: they have few seats, and none of others'.
+/// Users that can connect, by the socket's group, but may not ask. They have few seats, and none of the others'.
 #[tokio::test]
 async fn strangers_keep_nobody_out() {
     const DRIVER: u32 = 12345;
@@ -217,7 +217,7 @@ async fn strangers_keep_nobody_out() {
         run(&mut health, "")
     };
     assert_eq!(healthy().0, 0, "{:?}", healthy());
-    // We are root, and not among the allowed.
+    // We are root, and root is not among the allowed.
     for says in [&b""[..], HELLO] {
         let crowd = crowd(&provider, 600, says).await;
         let began = Instant::now();
@@ -225,7 +225,7 @@ async fn strangers_keep_nobody_out() {
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         drop(crowd);
     }
-    // Each is still told why.
+    // Keyferry still tells each of them why.
     let status = provider.mount(house.request(&web(), DB)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::PermissionDenied);
 }
@@ -249,7 +249,7 @@ async fn clients_that_do_not_read_or_do_not_ask_leave_the_metrics_to_others() {
         let mut crowd = Vec::new();
         for _ in 0..200 {
             let socket = TcpSocket::new_v4().unwrap();
-            // So that little is taken off its hands.
+            // So that the client's side takes little of the answer.
             socket.set_recv_buffer_size(1024).unwrap();
             let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
             let _ = stream.write_all(says.repeat(times).as_bytes()).await;
@@ -268,7 +268,7 @@ async fn a_connection_to_the_metrics_has_an_end_whatever_its_client_does() {
     let house = House::new(METRICS);
     let provider = house.serve();
     let address = provider.metrics_address();
-    // One that says nothing, one that drips, one that asks and stays.
+    // One that says nothing, one that sends slowly, one that asks and stays.
     let mut silent = TcpStream::connect(&address).await.unwrap();
     let mut dripping = TcpStream::connect(&address).await.unwrap();
     let mut staying = TcpStream::connect(&address).await.unwrap();

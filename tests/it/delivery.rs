@@ -136,14 +136,14 @@ fn a_volume_from_first_mount_to_empty() {
         assert_eq!(seen(&volume)[0], "db/password 0400 0:0 new", "the owner alone");
 
         node.mount(&provider, PASSWORD).unwrap();
-        assert_eq!(seen(&volume), ["db/password 0400 0:0 new"], "what the class names no more is gone");
+        assert_eq!(seen(&volume), ["db/password 0400 0:0 new"], "what the class does not name any more is gone");
 
         let answer = node.mount(&provider, "[]").unwrap();
         assert_eq!((answer.files.len(), answer.object_version.len(), answer.object_version[0].id.as_str()), (0, 1, ".keyferry"));
         assert_eq!(seen(&volume), [""; 0]);
         assert_eq!(names(&volume).len(), 2, "..data and an empty folder: {:?}", names(&volume));
 
-        // A driver that mounts anew, as after a failed first mount, finds the volume filled anew.
+        // A driver that mounts again, as after a failed first mount, finds the volume filled again.
         let status = apart("umount").arg(&volume).status().unwrap();
         assert!(status.success(), "nothing of ours keeps the volume busy");
         tmpfs(&volume, "size=1m");
@@ -173,7 +173,7 @@ fn own_volumes_have_their_part_of_the_memory() {
         on(&provider, &old, big).unwrap();
         on(&provider, &new, PASSWORD).unwrap();
 
-        // A former process's pages are still there.
+        // Pages of a former process are still there.
         provider.stop();
         let provider = node.house.serve();
         assert!(on(&provider, &new, big).is_err());
@@ -203,7 +203,7 @@ fn only_the_pods_own_tmpfs_is_written() {
         mount(&["-t", "tmpfs", "-o", "ro", "tmpfs", target.to_str().unwrap()]);
         insta::assert_snapshot!(refusal().replace(|c: char| c.is_ascii_digit(), "0"), @"InvalidArgument InvalidRequest: target_path: cannot make the folder ..0000_00_00_00_00_00.000000000k in the volume: Read-only file system (os error 00) (the volume is mounted read-only: let its writer have it read-write)");
 
-        // Links, in the place of the target and on the way to it.
+        // Links, in place of the target and on the way to it.
         let other = node.volume(&pod("shop", "other", "web"), "size=1m");
         let elsewhere = holder.with_file_name("elsewhere");
         fs::create_dir_all(&elsewhere).unwrap();
@@ -247,7 +247,7 @@ fn only_the_pods_own_tmpfs_is_written() {
         node.mount(&provider, PASSWORD).unwrap();
 
         provider.stop();
-        // All of it is audited as what it is; the read-only one was found out after its line that says "delivered".
+        // The audit has all of it as what it is. Keyferry found out about the read-only one after its line that says "delivered".
         let (delivered, failed): (Vec<_>, Vec<_>) = node.house.audit().into_iter().partition(|line| line["outcome"] == "delivered");
         assert_eq!(delivered.len(), 2);
         assert_eq!(failed.len(), 11, "each has its line");
@@ -279,12 +279,12 @@ fn a_full_volume_keeps_its_files_and_says_so_twice() {
         node.house.vault(&["set", "--replace", "shop/db", &format!("password={}", "x".repeat(100_000))]);
         insta::assert_snapshot!(node.refusal(&provider, PASSWORD), @"FailedPrecondition TooLarge: target_path: cannot write db/password in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
         assert_eq!(seen(&volume), ["db/password 0400 0:0 correct horse"]);
-        assert_eq!(names(&volume).len(), 3, "what was begun is cleaned: {:?}", names(&volume));
+        assert_eq!(names(&volume).len(), 3, "the unfinished write is cleaned: {:?}", names(&volume));
         node.house.vault(&["set", "--replace", "shop/db", "password=small"]);
         node.mount(&provider, PASSWORD).unwrap();
         assert_eq!(seen(&volume), ["db/password 0400 0:0 small"]);
 
-        // The line that comes before the write, and the one that takes it back.
+        // The line before the write, and the line that corrects it.
         provider.stop();
         let lines: Vec<String> = (node.house.audit().iter())
             .map(|line| format!("{} {} {} {}", line["outcome"], line["code"], line["objects"][0]["outcome"], line["objects"][0]["version"]))
@@ -381,7 +381,7 @@ fn a_missing_kubelet_folder_is_said_at_once() {
     assert!(log.contains("/nonexistent/kubelet/pods: No such file or directory (os error 2) (is kubeletDir right,"), "{log}");
 }
 
-/// Two secrets that a volume goes back and forth between: each file of a generation tells its number.
+/// A volume changes between two secrets: each file of a generation has its number.
 struct Generations;
 
 impl Generations {
@@ -405,7 +405,7 @@ impl Generations {
         format!("- {{ {secret}, fields: \"*\", path: many/ }}\n- {{ {secret}, field: f0, path: top }}")
     }
 
-    /// The one generation that all files in force are of; `None` if another came into force during the look.
+    /// The one generation that all files in force belong to; `None` if another came into force during the look.
     fn seen(volume: &Path) -> Option<usize> {
         let pointed = || fs::read_link(volume.join("..data"));
         let name = pointed().ok()?;
@@ -484,7 +484,7 @@ fn kill_nine_in_the_middle_of_a_write_leaves_one_generation_whole() {
     });
 }
 
-/// A volume that is unmounted under the writer: the mount fails or was done, and nothing is ever written to what lies below.
+/// A volume that is unmounted while Keyferry writes: the mount fails or has ended, and Keyferry never writes to what is below.
 #[test]
 fn a_volume_that_goes_in_the_middle_harms_nobody() {
     with_mounts("delivery::a_volume_that_goes_in_the_middle_harms_nobody", |dir| {

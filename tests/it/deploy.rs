@@ -1,5 +1,5 @@
-//! What `deploy/` promises, read from the files themselves: how the daemon is confined, what rights it asks for, and that paths, versions
-//! and limits that stand in several files agree. `make manifests` holds the same files against Kubernetes' own schemas.
+//! What `deploy/` promises, read from the files themselves: how the daemon is confined, what rights it asks for, and that paths, versions and limits
+//! in several files agree. `make manifests` compares the same files with Kubernetes' own schemas.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::files_below;
 
 const SOCKETS: &str = "/var/run/secrets-store-csi-providers";
 
-/// Files that are no Kubernetes objects: configurations, Helm values, a patch without a kind.
+/// Files that are not Kubernetes objects: configurations, Helm values, a patch without a kind.
 const OTHER: [&str; 4] = ["keyferry.yaml", "rules.yaml", "token-requests.yaml", "values.yaml"];
 
 /// A file below `deploy/`.
@@ -36,7 +36,7 @@ pub fn plain(node: &Node) -> Value {
     }
 }
 
-/// Every YAML file below a folder of `deploy/`, sorted; but for the chart's, which are templates and values (`helm` has their tests).
+/// Every YAML file below a folder of `deploy/`, sorted. Without those of the chart, which are templates and values (`helm` has their tests).
 pub fn yaml_files(folder: &str) -> Vec<PathBuf> {
     files_below(&deploy(folder), "yaml").into_iter().filter(|file| !file.starts_with(deploy("helm"))).collect()
 }
@@ -51,7 +51,7 @@ fn daemonset() -> Value {
     only("manifests/base/daemonset.yaml")
 }
 
-/// What stands at a path such as `/spec/hostUsers`; null where nothing does.
+/// The value at a path such as `/spec/hostUsers`; null if there is none.
 fn at<'v>(value: &'v Value, path: &str) -> &'v Value {
     value.pointer(path).unwrap_or(&Value::Null)
 }
@@ -91,7 +91,7 @@ fn every_yaml_file_is_read_and_says_what_it_is() {
 fn the_daemon_is_confined() {
     let daemonset = daemonset();
     let pod = at(&daemonset, "/spec/template/spec");
-    assert_eq!(at(pod, "/hostUsers"), "true", "from inside a user namespace every peer is 65534, which is refused");
+    assert_eq!(at(pod, "/hostUsers"), "true", "inside a user namespace every peer is 65534, which Keyferry refuses");
     for shared in ["/hostNetwork", "/hostPID", "/hostIPC"] {
         assert!(at(pod, shared).is_null(), "{shared}");
     }
@@ -131,7 +131,7 @@ fn the_probes_ask_at_the_socket_that_the_driver_uses() {
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
         let probe = at(container, &format!("/{probe}"));
         assert_eq!(*at(probe, "/exec/command"), json!(["/keyferry", "health", "--socket", format!("{SOCKETS}/keyferry.sock")]));
-        // `keyferry health` gives the daemon 5 s, and should say so itself before it is cut off.
+        // `keyferry health` gives the daemon 5 s, and should report a fault itself before it is cut off.
         assert_eq!(at(probe, "/timeoutSeconds"), "6");
     }
     let pod = at(&daemonset, "/spec/template/spec");
@@ -171,7 +171,7 @@ fn every_file_a_configuration_names_is_mounted() {
     }
 }
 
-/// What the overlay's configuration names beyond the base's, its component mounts; and nothing of it is writable.
+/// The component mounts what the overlay's configuration names in addition to the base's; and nothing of it is writable.
 #[test]
 fn a_store_over_the_network_gets_its_files_and_a_look_at_the_pods() {
     let component = only("manifests/components/openbao/kustomization.yaml");
@@ -196,7 +196,7 @@ fn a_store_over_the_network_gets_its_files_and_a_look_at_the_pods() {
     let state = list(&daemonset(), "/spec/template/spec/containers/0/volumeMounts").iter().any(|mount| {
         at(mount, "/readOnly").is_null() && text(&config, "/cache/sealed/dir").starts_with(&format!("{}/", text(mount, "/mountPath")))
     });
-    assert!(state, "cache.sealed.dir is in no folder that is writable and the node's");
+    assert!(state, "cache.sealed.dir must be in a folder of the node that is writable");
 }
 
 /// Every configuration of `deploy/`: the base's, the examples' and the overlays'.
@@ -233,7 +233,7 @@ fn the_configurations_differ_only_in_what_they_are_about() {
     }
 }
 
-/// With as much memory as the container has, every namespace is sure of room for its largest mount.
+/// With as much memory as the container has, every namespace always has room for its largest mount.
 #[test]
 fn the_memory_limit_covers_the_mounts_that_are_let_in() {
     let mounts = text(&only("manifests/base/keyferry.yaml"), "/limits/mounts").parse().unwrap();
@@ -330,7 +330,7 @@ fn the_image_starts_as_the_manifests_have_it() {
     assert_eq!(*at(&daemonset(), "/spec/template/spec/containers/0/args"), json!(["serve", "--config", "/etc/keyferry/keyferry.yaml"]));
 }
 
-/// What the builder gets is listed, not what it does not; so whatever the code includes has to be in the list.
+/// The list has what the builder gets, not what it does not get. So all that the code includes must be in the list.
 #[test]
 fn the_builder_gets_what_the_code_includes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

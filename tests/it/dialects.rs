@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::bao::Bao;
 use crate::support::{House, Provider, connect, request, tokens, web};
 
-/// A node that answers for the peers, a server, and who may what.
+/// A node that serves the peers' classes, a server, and what each Pod may do.
 struct Peers {
     house: House,
     provider: Provider,
@@ -45,7 +45,7 @@ impl Peers {
         request(pod, attributes)
     }
 
-    /// By the socket of a provider: the answer, or code and message.
+    /// Mounts at the socket of a provider: the answer, or the code and the message.
     async fn mount(&self, provider: &str, parameters: &Value) -> Result<MountResponse, String> {
         let mut client = connect(&self.house.path(&format!("sockets/{provider}.sock"))).await.unwrap();
         let answer = client.mount(self.asking(&web(), parameters)).await;
@@ -100,7 +100,7 @@ async fn classes_of_the_peers_work_unchanged() {
     assert_eq!((warned, peers.provider.log().matches("vaultCACertPath: is not used").count()), (1, 1), "once a class");
 }
 
-/// The key stands before the object whose arguments say of which certificate.
+/// The key comes before the object whose arguments say which certificate it is for.
 #[tokio::test]
 async fn a_certificate_and_its_key_are_one_request() {
     let peers = Peers::open().await;

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::bao::{Bao, Life, Options};
 use crate::support::{House, eventually, on_a_bare_node, run, tool, web};
 
-/// A driver's end of kubelet's folders: it says who it is, and is registered. It is gone when dropped.
+/// A driver's side of kubelet's folders: it says who it is, and is registered. It is gone when dropped.
 struct Driver(JoinHandle<()>);
 
 impl Driver {
@@ -91,7 +91,7 @@ async fn troubles(house: &House, arguments: &[&str]) -> (i32, String) {
     (code, text.lines().filter(told).map(|line| format!("{line}\n")).collect())
 }
 
-/// Every file of the house with what a change of it would change.
+/// Every file of the house, with all that would be different after a change.
 fn everything(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -146,7 +146,7 @@ async fn a_node_that_is_well() {
     assert!(!text.contains(&house.token(&web(), "keyferry")[..40]));
 }
 
-/// A driver in a process of its own, whose command line says what becomes of a Pod that Keyferry could not serve at first.
+/// A driver in a process of its own. Its command line says what happens to a Pod that Keyferry could not serve at first.
 #[tokio::test]
 async fn the_drivers_own_command_line_is_read() {
     let house = House::new("");

@@ -1,4 +1,4 @@
-//! What a local user could hold, take away or put in our place: the lock under which daemons start, the sockets and their folder.
+//! What a local user could block, remove or replace: the lock with which daemons start, the sockets and their folder.
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader};
@@ -54,7 +54,7 @@ impl Start {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The log's last lines are on their way through the thread.
+                // The log's last lines are still on their way through the thread.
                 sleep(Duration::from_millis(50)).await;
                 return status.code();
             }
@@ -97,7 +97,7 @@ async fn locks_on_what_any_user_can_open_keep_nobody_from_starting() {
     }
 }
 
-/// Whoever can open the lock's file: root, or a daemon that hangs.
+/// A process that can open the lock's file: root, or a daemon that hangs.
 fn held(house: &House) -> File {
     fs::create_dir_all(house.path("state")).unwrap();
     let file = File::create(house.path("state/start.lock")).unwrap();
@@ -118,7 +118,7 @@ async fn who_waits_for_the_lock_says_so_hears_signals_and_goes_on_when_it_is_fre
     }
     let start = Start::of(&house);
     start.says("waiting for another process").await;
-    // As long as a former daemon may take for the mounts under way.
+    // As long as a former daemon may need for the mounts under way.
     sleep(Duration::from_secs(12)).await;
     drop(lock);
     start.says("\"message\":\"ready\"").await;
@@ -140,7 +140,7 @@ async fn a_lock_that_is_never_given_up_ends_the_start_with_the_holders_name() {
     insta::assert_snapshot!(steady, @"error: stateDir: ROOT/state/start.lock: the lock has been held for 20 s by process PID (NAME) (end it, unless it is a Keyferry that is about to start)");
 }
 
-/// A file system that never answers, at the start: as the first process of a container only a signal that is heard ends it in time.
+/// A file system that never answers, at the start. The daemon is the first process of a container, so only a signal that it handles ends it in time.
 #[tokio::test]
 async fn a_start_that_hangs_hears_signals() {
     let house = House::new("");
@@ -190,7 +190,7 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// What a start says that is refused, without what differs from run to run.
+/// What a refused start says, without what differs from run to run.
 fn refused(house: &House) -> String {
     let (code, _, said) = run(&mut house.serve_command(), "");
     let gid = rustix::process::getegid().as_raw();
@@ -213,7 +213,7 @@ async fn a_socket_folder_that_others_can_change_is_refused() {
         all += &refused(&house);
         mode(&at(name), if name == "." { 0o700 } else { 0o755 });
     }
-    // A link in the place of the folder, even if nobody else could have made it.
+    // A link in place of the folder, even if nobody else could have made it.
     fs::rename(at("above/sockets"), at("above/real")).unwrap();
     symlink("real", at("above/sockets")).unwrap();
     all += &refused(&house);
@@ -221,7 +221,7 @@ async fn a_socket_folder_that_others_can_change_is_refused() {
     fs::write(at("above/sockets"), "").unwrap();
     all += &refused(&house);
     fs::remove_file(at("above/sockets")).unwrap();
-    // The state folder too: whoever can write it has the lock and the keys.
+    // The state folder too: a user who can write it has the lock and the keys.
     mode(&at("state"), 0o777);
     all += &refused(&house);
     insta::assert_snapshot!(all, @"
@@ -235,7 +235,7 @@ async fn a_socket_folder_that_others_can_change_is_refused() {
     2: error: stateDir: ROOT/state: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/state)
     ");
     mode(&at("state"), 0o700);
-    // On the way links of our own are fine, as /var/run is one; and below a folder of everyone whose sticky bit is set.
+    // On the way, links of our own are allowed, as /var/run is one; and so is a folder that everyone can write, if its sticky bit is set.
     mode(&at("above"), 0o1777);
     symlink("above", at("run")).unwrap();
     house.reconfigure("/above/sockets", "/run/sockets");
@@ -249,7 +249,7 @@ async fn a_socket_folder_that_others_can_change_is_refused() {
 #[test]
 fn a_socket_folder_of_another_user_is_refused() {
     if !geteuid().is_root() {
-        // Nothing can be given away; but root's own folders are always there, and what is below them cannot be made.
+        // Here nobody can give a file to another user. But root's own folders are always there, and nobody can make what is below them.
         return;
     }
     let house = House::new("");
@@ -307,13 +307,13 @@ async fn a_socket_that_is_replaced_or_taken_away_is_noticed() {
     503 socket ROOT/sockets/keyferry.sock: was replaced: who connects there does not reach this provider (find out what made it, then restart the provider)
     ");
     drop(other);
-    // Each change is said once, whoever asks how often.
+    // Each change is said once, however often somebody asks.
     sleep(Duration::from_secs(6)).await;
     let log = provider.log();
     for (words, times) in [("the socket is gone", 1), ("the socket was replaced", 1), ("in its place again", 1)] {
         assert_eq!(log.matches(words).count(), times, "{words}:\n{log}");
     }
-    // The daemon's own end is no loss.
+    // The daemon's own end is not a loss.
     assert_serves(&house, &provider).await;
 }
 

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::support::{House, apart, keyferry, run};
 use crate::terminal::Terminal;
 
-/// A house with a vault, and a folder in memory that stands for the person's own.
+/// A house with a vault, and a folder in memory in place of the person's own.
 struct Study {
     house: House,
     memory: tempfile::TempDir,
@@ -156,7 +156,7 @@ fn what_is_not_changed_is_not_written() {
     assert_eq!(study.house.vault(&["history", "shop/db"]).lines().count(), 2, "--keep 0");
 }
 
-/// As of git: `VISUAL` before `EDITOR`, and a shell reads it.
+/// As with git: `VISUAL` before `EDITOR`, and a shell reads it.
 #[test]
 fn the_editor_may_have_arguments() {
     let study = Study::new();
@@ -243,7 +243,7 @@ fn who_gives_up_has_changed_nothing() {
     }
 }
 
-/// The vault is not locked while a person types, and what somebody else does meanwhile stays.
+/// While a person types, the vault is not locked, and what somebody else does meanwhile stays.
 #[test]
 fn what_has_moved_meanwhile_is_not_written_over() {
     let study = Study::new();
@@ -366,7 +366,7 @@ fn vim_leaves_nothing_elsewhere() {
         terminal.until("a value has set an option", || terminal.shown().contains("  tabstop=8"));
         terminal.type_keys(b":%s/correct horse/battery staple/\r:w\rGonext: typed\x1byy");
         terminal.until("it was not typed", || terminal.shown().contains("next: typed"));
-        // Swap files are written while one types; none is there.
+        // An editor writes swap files while a person types. None is there.
         assert!(files(&study.home()).keys().all(|path| path.ends_with(".vimrc")), "{:?}", files(&study.home()));
         terminal.type_keys(b":wq\r");
         let ended = study.end(&mut terminal);

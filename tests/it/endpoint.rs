@@ -1,4 +1,4 @@
-//! The metrics endpoint of the real binary: what Prometheus, kubelet's probes and a person are told.
+//! The metrics endpoint of the real binary: what Prometheus, kubelet's probes and a person get.
 
 use std::fs;
 
@@ -45,7 +45,7 @@ async fn metrics_count_mounts_by_outcome_and_code() {
     let bytes = 3 * "correct horse".len();
     let counted = answer.body.lines().any(|line| line.starts_with("keyferry_delivered") && line.ends_with(&format!("_total {bytes}")));
     assert!(counted, "{bytes} bytes are not in\n{}", answer.body);
-    // Labels are bounded, and no value is among them.
+    // Labels are bounded, and none has a secret's value.
     for word in ["shop/", "web-0", "bank", "correct horse", "eyJ"] {
         assert!(!answer.body.contains(word), "{word} is in\n{}", answer.body);
     }
@@ -66,10 +66,10 @@ async fn readiness_says_why_not_and_liveness_is_another_matter() {
     let (status, reason) = ready().await;
     assert_eq!(status, 503);
     insta::assert_snapshot!(reason, @"backend files: the vault's folder ROOT/vault is not there (is its volume mounted, and synced?)");
-    assert_eq!(http(&address, "GET", "/livez").await.status, 200, "a restart would mend nothing");
+    assert_eq!(http(&address, "GET", "/livez").await.status, 200, "a restart would repair nothing");
     fs::rename(house.path("elsewhere"), house.path("vault")).unwrap();
     assert_eq!(ready().await, (200, "ok\n".into()));
-    // A socket that is gone can only be had again by a restart.
+    // Only a restart can bring back a socket that is gone.
     fs::remove_file(&provider.socket).unwrap();
     let (status, reason) = ready().await;
     assert_eq!(status, 503);

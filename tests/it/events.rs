@@ -1,4 +1,4 @@
-//! Events on Pods through the real binary: an API server that keeps what it is told, and a real store behind a proxy that is cut.
+//! Events on Pods with the real binary, an API server that keeps what it gets, and a real store behind a proxy that the test cuts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,7 +77,7 @@ impl Scene {
         let (proxy, server) = (Proxy::start(store.bao.address()), ApiServer::start(kept.answer()).await);
         server.service_account(&store.house.path("account"), "own-canary");
         store.configure(&store.bao.url_at(proxy.address), MORE, "events: { enabled: true }");
-        // Seen from inside a user namespace, whoever runs the tests is root.
+        // Inside a user namespace, the user who runs the tests looks like root.
         let uid = rustix::process::geteuid().as_raw();
         store.house.reconfigure(&format!("allowedPeers: [{uid}]"), &format!("allowedPeers: [0, {uid}]"));
         Self { store, proxy, server, kept }
@@ -107,12 +107,12 @@ impl Scene {
         answer.map(|answer| only_file(&answer)).map_err(|status| status.message().to_owned())
     }
 
-    /// What was last read of the store, for this mount.
+    /// Where the last answer for this mount came from.
     fn source(&self) -> String {
         self.store.house.audit().last().unwrap()["objects"][0]["source"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Until the store is asked again.
+    /// Waits until Keyferry asks the store again.
     async fn is_current(&self, provider: &Provider, pod: &PodClaims) {
         eventually("the store is asked", async || {
             self.mount(provider, pod).await.unwrap();
@@ -122,7 +122,7 @@ impl Scene {
     }
 
     async fn told(&self, expected: &[&str]) {
-        eventually("it is told", async || self.kept.shown().len() >= expected.len()).await;
+        eventually("the Events are there", async || self.kept.shown().len() >= expected.len()).await;
         assert_eq!(self.kept.shown(), expected);
     }
 }
@@ -141,7 +141,7 @@ async fn a_pod_that_starts_without_the_store_is_told_so_and_when_it_is_over() {
     scene.told(&["StartedFromStaleSecret Warning shop/web-1 1"]).await;
     let call = &scene.server.calls()[0];
     assert_eq!(call.authorization.as_deref(), Some("Bearer own-canary"));
-    // Of a Pod that nobody lets in, there is nothing to tell.
+    // There is nothing to report of a Pod that nobody lets in.
     scene.mount(&provider, &pod("bank", "web-0", "web")).await.unwrap_err();
     scene.mend();
     scene.is_current(&provider, &next).await;
@@ -152,12 +152,12 @@ async fn a_pod_that_starts_without_the_store_is_told_so_and_when_it_is_over() {
     }
     provider.stop();
 
-    // Another daemon: the same Event once more, and not another one.
+    // Another daemon: the same Event once more, and not a new one.
     let provider = scene.serve();
     scene.mount(&provider, &first).await.unwrap();
     scene.cut();
     scene.mount(&provider, &next).await.unwrap();
-    eventually("it is told again", async || scene.kept.shown().last().unwrap().ends_with(" 2")).await;
+    eventually("the Event is there again", async || scene.kept.shown().last().unwrap().ends_with(" 2")).await;
     scene.mend();
     scene.is_current(&provider, &next).await;
     eventually("and its end", async || scene.kept.shown().first().unwrap().ends_with(" 2")).await;
@@ -179,7 +179,7 @@ async fn a_pod_that_ran_before_the_daemon_has_not_started_from_anything() {
     for pod in [&ran, &starts] {
         scene.mount(&provider, pod).await.unwrap();
     }
-    // They are told in their order.
+    // They come in their order.
     scene.told(&["StartedFromStaleSecret Warning shop/web-1 1"]).await;
     provider.stop();
 }
@@ -199,7 +199,7 @@ async fn a_right_that_is_missing_is_said_once_and_a_reload_turns_events_off_and_
     assert_eq!(provider.log().matches(said).count(), 1, "{}", provider.log());
     assert!(provider.log().contains("needs a ClusterRole with the verbs `create` and `patch` on events of events.k8s.io"));
 
-    // An API server that answers nothing, and mounts that do not care.
+    // An API server that answers nothing, and mounts that do not need it.
     scene.server.answer(Answer::Never);
     let began = tokio::time::Instant::now();
     for n in 4..8 {
@@ -221,11 +221,11 @@ async fn a_right_that_is_missing_is_said_once_and_a_reload_turns_events_off_and_
         let shown = scene.kept.shown();
         shown.iter().any(|line| line.contains(name))
     };
-    eventually("what is new is told", async || is_told("/web-9 ").await).await;
+    eventually("what is new is reported", async || is_told("/web-9 ").await).await;
     assert!(!is_told("/web-8 ").await, "{:?}", scene.kept.shown());
-    // It is still so, and now it can be said.
+    // It is still so, and now Keyferry can report it.
     scene.mount(&provider, &pod("shop", "web-8", "web")).await.unwrap();
-    eventually("it is told", async || is_told("/web-8 ").await).await;
+    eventually("it is reported", async || is_told("/web-8 ").await).await;
     let (status, took) = {
         let began = tokio::time::Instant::now();
         (provider.stop(), began.elapsed())
@@ -243,7 +243,7 @@ fn outside_of_a_cluster_there_is_nobody_to_tell() {
     insta::assert_snapshot!(errors, @"error: events.enabled: this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (Keyferry tells Events to the API server of its own cluster, with its own token: remove `events` outside of a cluster, and add components/events to your overlay in one)");
 }
 
-/// The node's share of Events is used up by one namespace: another's is told all the same, and nothing waits.
+/// One namespace has used up the node's share of Events. Keyferry still reports another's, and nothing waits.
 #[tokio::test]
 async fn a_namespace_that_starts_many_pods_leaves_others_their_events() {
     let scene = Scene::new().await;
@@ -257,7 +257,7 @@ async fn a_namespace_that_starts_many_pods_leaves_others_their_events() {
         scene.mount(&provider, &pod("evil", &format!("web-{n}"), "web")).await.unwrap();
     }
     scene.mount(&provider, &pod("shop", "web-1", "web")).await.unwrap();
-    eventually("the other's is told", async || scene.kept.shown().iter().any(|line| line.contains("shop/web-1"))).await;
+    eventually("the other's is reported", async || scene.kept.shown().iter().any(|line| line.contains("shop/web-1"))).await;
     assert_eq!(scene.kept.shown().len(), 12 + 1);
     assert!((46.5..47.5).contains(&metric(&provider, &["keyferry_events_total", "dropped"]).await));
     let bodies: Vec<Value> = scene.server.calls().iter().map(|call| serde_json::from_str(&call.body).unwrap_or(json!(null))).collect();

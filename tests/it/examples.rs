@@ -1,5 +1,5 @@
-//! The examples of `deploy/examples`, each taken at its word: `keyferry check` passes it, the script makes the secrets, a daemon under the
-//! examples' own configuration mounts the class for the Pod beside it, and these are the files that its first lines promise.
+//! The examples of `deploy/examples`, each checked word by word. `keyferry check` finds no fault, and the script makes the secrets. A daemon with
+//! the examples' own configuration mounts the class for its Pod, and the files are those that the example's first lines promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,15 +23,15 @@ use super::support::{House, ISSUER, Provider, apart, keyferry, pod, request, run
 mod aws;
 mod openbao;
 
-/// What is no example.
+/// Files that are not examples.
 const OTHER: [&str; 2] = ["keyferry.yaml", "namespace.yaml"];
 
-/// What only a daemon that writes the volumes itself can do.
+/// Examples that need a daemon that writes the volumes itself.
 const PROVIDER_DELIVERY: [&str; 1] = ["owner"];
 
 const PROVIDER_DELIVERY_CONFIGURATION: &str = "manifests/overlays/provider-delivery/keyferry.yaml";
 
-/// What stores over the network serve: see `aws` and `openbao`.
+/// Examples for stores over the network: see `aws` and `openbao`.
 const AWS: &str = "aws";
 const OPENBAO: &str = "openbao-";
 
@@ -49,7 +49,7 @@ fn vault_examples() -> impl Iterator<Item = (String, PathBuf)> {
     examples().into_iter().filter(|(name, _)| !name.starts_with(AWS) && !name.starts_with(OPENBAO))
 }
 
-/// Those that any daemon serves.
+/// The examples that any daemon serves.
 fn plain_examples() -> impl Iterator<Item = (String, PathBuf)> {
     vault_examples().filter(|(name, _)| !PROVIDER_DELIVERY.contains(&name.as_str()))
 }
@@ -72,7 +72,7 @@ fn configuration_of(example: &str) -> &'static str {
     }
 }
 
-/// `keyferry check` under a configuration, as the Pod's ServiceAccount: exit code and all that it says.
+/// `keyferry check` with a configuration, as the Pod's ServiceAccount: the exit code and all that it says.
 fn check(example: &Path, configuration: &str) -> (i32, String) {
     check_with(example, &deploy(configuration))
 }
@@ -103,7 +103,7 @@ fn each_is_a_class_and_a_pod_that_mounts_it() {
             assert_eq!((&object["metadata"]["name"], &object["metadata"]["namespace"]), (&name.as_str().into(), &"shop".into()));
         }
         let spec = &pod["spec"];
-        assert_eq!(spec["serviceAccountName"], "web", "{name}: the policy speaks of it");
+        assert_eq!(spec["serviceAccountName"], "web", "{name}: the policy names it");
         let csi = &spec["volumes"][0]["csi"];
         assert_eq!((&csi["driver"], &csi["readOnly"]), (&"secrets-store.csi.k8s.io".into(), &"true".into()), "{name}");
         assert_eq!(csi["volumeAttributes"]["secretProviderClass"], name.as_str());
@@ -111,7 +111,7 @@ fn each_is_a_class_and_a_pod_that_mounts_it() {
     }
 }
 
-/// The API server refuses a number where the class's schema wants a text, and YAML makes one of `mode: 0444`.
+/// The API server refuses a number where the class's schema needs a text, and YAML reads `mode: 0444` as a number.
 #[test]
 fn parameters_are_texts_for_every_reader_of_yaml() {
     for (name, file) in examples() {
@@ -159,7 +159,7 @@ fn each_passes_check_for_its_pod() {
     ");
 }
 
-/// Its ARN is that of a name, which the rule has.
+/// Its ARN is that of a name, and the rule has this name.
 #[test]
 fn the_example_of_the_aws_provider_passes_check() {
     let folder = crate::folder::new();
@@ -208,7 +208,7 @@ async fn each_is_mounted_as_it_promises() {
         shop.mount("missing").await.unwrap_err().message().replace(shop.house.folder.path().to_str().unwrap(), "/var/lib/keyferry");
     insta::assert_snapshot!(missing, @"SecretNotFound: object 2 (token): files/shop/late: there is no such secret in the vault: shop/late.age is absent (make it with `keyferry vault set shop/late FIELD=@FILE`)");
     let told = fs::read_to_string(deploy("examples/missing.yaml")).unwrap().replace("\n#   ", " ");
-    assert!(told.contains(&missing), "missing.yaml tells another message");
+    assert!(told.contains(&missing), "missing.yaml has another message");
     shop.fill(&["late"]);
     let mut shown = Vec::new();
     for (name, _) in plain_examples() {
@@ -249,7 +249,7 @@ async fn each_is_mounted_as_it_promises() {
     ");
 }
 
-/// At the desk the same comes out as on a node.
+/// `keyferry render` makes the same files as a daemon on a node.
 #[tokio::test]
 async fn render_makes_what_the_daemon_delivers() {
     let shop = Shop::open("examples/keyferry.yaml");
@@ -322,7 +322,7 @@ async fn the_files_hold_what_the_examples_say() {
     assert!(template["app.conf"].starts_with(b"url = \"postgres://app:"));
     let binary = shop.contents("binary-values").await;
     assert_eq!(binary["cert.der"], binary["from-base64.der"]);
-    assert!(str::from_utf8(&binary["cert.der"]).is_err(), "it is to be no text");
+    assert!(str::from_utf8(&binary["cert.der"]).is_err(), "it must not be a text");
     assert_eq!(shop.contents("large").await["blob"].len(), 1024 * 1024);
     let before = shop.contents("rotation").await;
     assert_eq!(before["token"], before["first-token"]);
@@ -331,7 +331,7 @@ async fn the_files_hold_what_the_examples_say() {
     assert!(after["token"] != before["token"] && after["first-token"] == before["first-token"], "one changes, the pinned one stays");
 }
 
-/// The driver finds a synced Secret's values by the files' paths, and fails where there is none.
+/// The driver finds a synced Secret's values by the files' paths, and fails if there is none.
 #[tokio::test]
 async fn synced_secrets_name_files_of_the_volume() {
     let shop = Shop::open("examples/keyferry.yaml");
@@ -343,7 +343,7 @@ async fn synced_secrets_name_files_of_the_volume() {
         for object in objects {
             kinds.insert(object["type"].as_str().unwrap().to_owned());
             for entry in object["data"].as_array().unwrap() {
-                assert!(files.contains_key(entry["objectName"].as_str().unwrap()), "{name}: {entry} is no file of the volume");
+                assert!(files.contains_key(entry["objectName"].as_str().unwrap()), "{name}: {entry} is not a file of the volume");
             }
         }
     }
@@ -352,7 +352,7 @@ async fn synced_secrets_name_files_of_the_volume() {
     assert_eq!(kinds, every_use);
 }
 
-/// The overlay, with the two capabilities that its DaemonSet has and no other: every example, and the one that needs it.
+/// The overlay, with the two capabilities of its DaemonSet and no others: every example, and the one that needs the overlay.
 #[test]
 fn under_provider_delivery_each_is_written_and_an_owner_set() {
     with_mounts("examples::under_provider_delivery_each_is_written_and_an_owner_set", |dir| {
@@ -380,7 +380,7 @@ fn under_provider_delivery_each_is_written_and_an_owner_set() {
     });
 }
 
-/// A node under one of the configurations of `deploy/`, with the vault that `vault.sh` makes.
+/// A node with one of the configurations of `deploy/`, and with the vault that `vault.sh` makes.
 struct Shop {
     house: House,
     provider: Provider,
@@ -391,7 +391,7 @@ impl Shop {
         Self::open_by(keyferry(), configuration, Path::new("/var/lib/kubelet"))
     }
 
-    /// The daemon is started by another command, and the kubelet's folder is elsewhere.
+    /// Another command starts the daemon, and the kubelet's folder is elsewhere.
     fn open_by(daemon: Command, configuration: &str, kubelet: &Path) -> Self {
         let house = House::bare();
         fill(&house, &[]);
@@ -442,7 +442,7 @@ fn fill(house: &House, more: &[&str]) {
     assert_eq!(said, "", "it follows the advice it gives");
 }
 
-/// A configuration with a node's paths turned into the house's, and its issuer's name for the cluster's. All else is as it is shipped.
+/// A configuration with the house's paths in place of a node's, and its issuer's name in place of the cluster's. All else is as it is shipped.
 fn at_home(house: &House, kubelet: &Path, configuration: &str) -> String {
     let (root, uid) = (house.folder.path().display().to_string(), rustix::process::geteuid().as_raw());
     let mut text = configuration.to_owned();
@@ -453,7 +453,7 @@ fn at_home(house: &House, kubelet: &Path, configuration: &str) -> String {
         ("https://kubernetes.default.svc.cluster.local", ISSUER.to_owned()),
         ("127.0.0.1:8095", "127.0.0.1:0".to_owned()),
     ] {
-        // Without a vault and without leases nothing is kept there.
+        // Without a vault and without leases, nothing is there.
         assert!(text.contains(shipped) || shipped == "/var/lib/keyferry/", "{shipped} is no longer in the configuration");
         text = text.replace(shipped, &here);
     }

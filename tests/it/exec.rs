@@ -1,4 +1,4 @@
-//! `keyferry exec` with real processes: what runs in its place, what it is given, and what nobody is made to run.
+//! `keyferry exec` with real processes: what runs in its place, what it gets, and what must not run.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -55,7 +55,7 @@ impl Desk {
         (code, out, errors.replace(self.0.path().to_str().unwrap(), "@"))
     }
 
-    /// What is said of something that nothing may run with.
+    /// The message about arguments with which nothing may run.
     fn refused(&self, arguments: &[&str]) -> String {
         let mark = self.path("ran");
         let (code, out, errors) = self.exec(&[arguments, &["--", "touch", mark.to_str().unwrap()]].concat());
@@ -65,7 +65,7 @@ impl Desk {
     }
 }
 
-/// The variables of a command that prints them all, each with a zero byte behind it.
+/// The variables of a command that prints them all, each with a zero byte after it.
 fn variables(desk: &Desk, arguments: &[&str]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let output = desk.command(&[arguments, &["--", "cat", "/proc/self/environ"]].concat()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -133,7 +133,7 @@ fn exit_codes_are_the_commands_and_a_shells() {
     assert_eq!((code, out.as_str(), errors.as_str()), (0, "in", "oh\n"));
 }
 
-/// A signal that kills pipes is a program's usual death: std ignores it in this program, not in the command.
+/// The signal for a broken pipe usually ends a program. std ignores it in this program, but not in the command.
 #[test]
 fn a_broken_pipe_ends_the_command() {
     let desk = Desk::with(".env", "A=1\n");
@@ -142,7 +142,7 @@ fn a_broken_pipe_ends_the_command() {
     assert_eq!(child.wait().unwrap().signal(), Some(Signal::PIPE.as_raw()));
 }
 
-// === What it is given ===
+// === What it gets ===
 
 #[test]
 fn a_folders_files_are_variables_byte_for_byte() {
@@ -207,7 +207,7 @@ fn only_what_is_named_is_taken_and_all_of_it() {
     ");
 }
 
-/// Both variables are of one version, and neither is missing, whenever the volume changes.
+/// Both variables are of one version, and neither is missing, at whatever moment the volume changes.
 #[allow(clippy::disallowed_methods)] // another process is at work
 #[test]
 fn a_volume_that_changes_is_read_whole() {
@@ -251,7 +251,7 @@ fn a_volume_as_kubelet_makes_it_is_read() {
     assert_eq!(text(&variables(&desk, &["--dir", "@/volume"]), ".env"), "A='in the volume'\n");
 }
 
-// === What nobody is made to run ===
+// === What must not run ===
 
 #[test]
 fn names_that_load_code_are_refused_unless_they_are_named() {
@@ -268,7 +268,7 @@ fn names_that_load_code_are_refused_unless_they_are_named() {
     error: @/env: BASH_FUNC_ls%%: a variable of this name can make a program run other code (BASH*), so it is refused (to allow it, name all variables that you need: --only BASH_FUNC_ls%%,...)
     error: @/env: PATH: a variable of this name can make a program run other code (PATH), so it is refused (to allow it, name all variables that you need: --only PATH,...)
     ");
-    // Who names it means it.
+    // A user who names it means it.
     let found = variables(&desk, &["--env-file", "@/.env", "--only", "A,NODE_OPTIONS"]);
     assert_eq!((text(&found, "NODE_OPTIONS"), value(&found, "LD_PRELOAD")), ("--require=/evil.js".to_owned(), None));
     // The command is found by the path that it gets, as in a shell.
@@ -457,7 +457,7 @@ fn the_program_is_copied_whole_and_runs() {
     let program = installed(&desk);
     let mut running =
         apart(&program).arg("exec").arg("--env-file").arg(desk.path(".env")).args(["--", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
-    // Also in the place of one that runs, which keeps what it has.
+    // Also in place of one that runs, which keeps what it has.
     installed(&desk);
     let again = run(apart(&program).arg("exec").arg("--install").arg(desk.path("bin")), "");
     assert_eq!(again.0, 0, "onto itself: {}", again.2);
@@ -489,7 +489,7 @@ fn a_place_that_takes_no_program_is_said() {
     assert_eq!(fs::read(desk.path("file")).unwrap(), b"");
 }
 
-/// A file system with no room for it keeps nothing of it.
+/// A file system without room for it keeps nothing of it.
 #[test]
 fn a_full_volume_keeps_what_it_had() {
     fn body(dir: &Path) {

@@ -66,7 +66,7 @@ async fn a_thousand_mounts_at_once_all_succeed_in_bounded_memory() {
     let provider = house.serve();
     let client = provider.client().await;
     client.clone().mount(house.request(&web(), DB)).await.unwrap();
-    // Each of a Pod of its own, so that each has its own token, class parameters and audit line.
+    // Each one for a Pod of its own, so that each has its own token, class parameters and audit line.
     let requests: Vec<_> =
         (0..1000).map(|number| house.request(&crate::support::pod("shop", &format!("many-{number}"), "web"), DB)).collect();
     let mut mounts = tokio::task::JoinSet::new();
@@ -88,7 +88,7 @@ async fn a_thousand_mounts_at_once_on_connections_of_their_own() {
     let house = House::new("");
     let provider = house.serve();
     let mut mounts = tokio::task::JoinSet::new();
-    // With more connections than one user has, one that is late with its call makes room for others.
+    // With more connections than one user may have, one that is late with its call makes room for others.
     let connections = std::sync::Arc::new(tokio::sync::Semaphore::new(250));
     for _ in 0..1000 {
         let (socket, request, connections) = (provider.socket.clone(), house.request(&web(), DB), std::sync::Arc::clone(&connections));
@@ -192,7 +192,7 @@ async fn connections_that_say_nothing_or_nonsense_harm_nobody() {
     let huge_frame = [&preface[..], &[0xff, 0xff, 0xff, 1, 4, 0, 0, 0, 1]].concat();
     for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\0", &long_line, &noise, &after_preface, &huge_frame] {
         let mut stream = UnixStream::connect(&provider.socket).await.unwrap();
-        // It may be closed before all of it is written.
+        // Keyferry may close it before all of it is written.
         let _ = stream.write_all(nonsense).await;
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.map(drop);
@@ -211,7 +211,7 @@ async fn many_idle_connections_keep_nobody_out() {
         idle.push(UnixStream::connect(&provider.socket).await.unwrap());
     }
     assert_next_good_mount_works(&house, &provider).await;
-    // Nor do they hold up the end.
+    // They do not delay the end either.
     provider.signal(rustix::process::Signal::TERM);
     assert_eq!(provider.wait_within(Duration::from_secs(5)).await.code(), Some(0), "{}", provider.log());
 }
@@ -289,7 +289,7 @@ async fn keys_rotate_in_place_by_a_swap_and_through_a_broken_file() {
     mount(&third).await.unwrap();
     mount(&second).await.unwrap_err();
 
-    // Broken: the last keys stay in force for a moment, and the log says so; then mended.
+    // Broken: the last keys stay in force for a moment, and the log says so. Then repaired.
     fs::write(house.path("two/jwks.json"), "{ \"keys\": [ {").unwrap();
     mount(&third).await.unwrap();
     mount(&fourth).await.unwrap_err();
@@ -329,14 +329,14 @@ async fn without_fail_closed_mounts_go_on_and_lost_lines_are_counted() {
     assert!(provider.log().contains("an audit line could not be written"), "{}", provider.log());
 }
 
-/// The reader of the audit has stopped reading: the daemon does not wait for it, but where it must.
+/// The reader of the audit has stopped reading. The daemon waits for it only where it must.
 #[tokio::test]
 async fn an_audit_that_hangs_holds_up_no_mount_unless_it_must() {
     for fail_closed in [false, true] {
         let house = House::bare();
         let pipe = house.path("audit.pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
-        // Read-write, so that opening waits for nobody; and full, so that writing does.
+        // Read-write, so that opening waits for nobody. Full, so that writing does.
         let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
         let mut held = fs::OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(&pipe).unwrap();
         while held.write(&[b'\n'; 4096]).is_ok() {}

@@ -1,5 +1,5 @@
-//! Files of whole secrets, read back by programs that others wrote: PyYAML, which reads YAML 1.1, and Python's own readers of TOML and JSON. A
-//! thousand drawn secrets for each.
+//! Files of whole secrets, read back by other people's programs: PyYAML, which reads YAML 1.1, and Python's own readers of TOML and JSON. A thousand
+//! random secrets for each.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The tests' own driver is compared with the real one: `tests/golden/driver-*.json` has what it sends, and what it and kubelet do after
-//! each kind of answer. `make golden-driver` records that on a real node; all mounts of these tests stand on it.
+//! The tests compare their own driver with the real one. `tests/golden/driver-*.json` has what the real one sends, and what it and kubelet do after
+//! each kind of answer. `make golden-driver` records that on a real node. All mounts of these tests depend on it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -55,7 +55,8 @@ fn every_code_of_ours_leads_to_another_try() {
     }
 }
 
-/// The five codes of the trap are those that the real driver and kubelet make it of. UNAVAILABLE is one only once the driver has tried three times.
+/// The five codes of the trap are those from which the real driver and kubelet make it. UNAVAILABLE is one only after the driver has tried three
+/// times.
 #[test]
 fn the_trap_is_what_was_recorded() {
     let recorded = recorded();
@@ -79,7 +80,7 @@ fn grpc_name(code: tonic::Code) -> String {
     name
 }
 
-/// A request of ours as the recorder writes one, without its placeholders: each token as its header and claims.
+/// A request of ours in the recorder's form, without its placeholders: each token as its header and claims.
 fn shape(request: &MountRequest) -> Value {
     let attributes: Map<String, Value> = serde_json::from_str(&request.attributes).unwrap();
     let secrets: Value = serde_json::from_str(&request.secrets).unwrap();
@@ -116,7 +117,7 @@ fn open_token(jwt: &str) -> Value {
     json!({ "header": part(0), "claims": claims, "lifetime_s": lifetime })
 }
 
-/// Ours has the recorded keys and no others, and the recorded texts; `<name>` in a recorded text stands for any.
+/// Ours has the recorded keys and no others, and the recorded texts. `<name>` in a recorded text matches any text.
 fn compare(recorded: &Value, ours: &Value, at: &str) {
     match (recorded, ours) {
         (Value::Object(recorded), Value::Object(ours)) => {

@@ -1,7 +1,6 @@
-//! A file system that never answers: what a store looks like whose network is gone.
+//! A file system that never answers. A store looks like this if its network is gone.
 //!
-//! It is FUSE without anybody behind it, mounted in a mount namespace of the provider's own: nothing of it is seen outside, and it
-//! is gone with the provider.
+//! It is FUSE without anybody behind it, in a mount namespace of the provider's own. Nobody outside sees it, and it is gone with the provider.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The Helm chart, rendered by the oldest and the newest Helm that it is for: what it makes is what kustomize makes of `deploy/manifests`,
-//! it asks for no more than its configuration needs, and wrong values are refused in words that help.
+//! The Helm chart, rendered by the oldest and the newest Helm that it is for. It makes what kustomize makes of `deploy/manifests`, it asks for no
+//! more than its configuration needs, and it refuses wrong values in words that help.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -37,7 +37,7 @@ fn fetched(name: &str) -> Command {
     apart(program)
 }
 
-/// `helm template` with values (YAML) and further arguments: what is rendered, or what is wrong.
+/// `helm template` with values (YAML) and further arguments: the rendered text, or what is wrong.
 fn template(helm: &str, values: &str, more: &[&str]) -> Result<String, String> {
     let mut command = fetched(helm);
     command.args(["template", "keyferry", "--namespace", "keyferry", "--values", "-"]).args(more).arg(deploy(CHART));
@@ -63,7 +63,7 @@ fn kustomized(folder: &Path) -> String {
     out
 }
 
-/// The documents of several streams, read by another hand than ours, with the types that Kubernetes would see.
+/// The documents of several streams, read by a reader that is not ours, with the types that Kubernetes would see.
 fn objects(streams: &[&str]) -> Vec<Vec<Value>> {
     let script = "import json, sys, yaml\nprint(json.dumps([[d for d in yaml.safe_load_all(s) if d] for s in json.load(sys.stdin)]))";
     let (code, out, err) = run(tool("python").arg("-c").arg(script), &json!(streams).to_string());
@@ -79,11 +79,11 @@ fn daemonset(objects: &[Value]) -> &Value {
     &one(objects, "DaemonSet")["spec"]["template"]["spec"]
 }
 
-// === Against kustomize ===
+// === Compared with kustomize ===
 
-/// Where the chart differs by nature, both are made equal:
+/// Where the chart must differ, the test makes both equal:
 ///
-/// - Helm's own labels tell its releases apart, and kustomize has none;
+/// - Helm's own labels distinguish its releases, and kustomize has none;
 /// - the ConfigMap's name ends in a hash of its content, and each of both has its own way of hashing. What remains of it are the labels and
 ///   annotations by which Helm keeps it, and a text with or without comments;
 /// - the chart makes one policy for all stores of the configuration, and one for the API server, and each component has one of its own name;
@@ -168,7 +168,7 @@ fn the_chart_makes_what_the_base_and_each_overlay_make() {
     }
 }
 
-/// Prometheus is let in where the configuration listens for it. By kustomize this is a component, and its configuration says so by itself.
+/// The chart lets Prometheus in if the configuration listens for it. With kustomize this is a component, whose configuration says so itself.
 #[test]
 fn the_chart_makes_what_the_base_and_the_metrics_component_make() {
     assert_as_with_component("metrics", &|text| text.replace("127.0.0.1:8095", "0.0.0.0:8095"));
@@ -220,7 +220,7 @@ fn both_helms_render_the_same_bytes_each_time() {
     }
 }
 
-/// What is rendered depends on the values alone: Argo CD renders without a cluster, and again at each sync.
+/// The rendered text depends on the values alone: Argo CD renders without a cluster, and again at each sync.
 #[test]
 fn templates_ask_no_cluster_and_make_nothing_up() {
     let files =
@@ -330,7 +330,7 @@ fn rules_and_dashboard_are_rendered_to_the_letter() {
         let dashboard = objects[0].iter().find_map(|object| object["data"]["keyferry.json"].as_str()).unwrap();
         let original = fs::read_to_string(deploy("grafana/keyferry.json")).unwrap();
         assert_eq!(dashboard.trim(), original.trim(), "{helm}");
-        // What the rules and the dashboard call a node.
+        // The rules and the dashboard use this label for a node.
         assert_eq!(one(&objects[0], "PodMonitor")["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["targetLabel"], "instance");
     }
 }
@@ -361,9 +361,9 @@ fn the_linter_has_nothing_to_say() {
     }
 }
 
-// === Rights and ways out ===
+// === Rights and network rules ===
 
-/// A vault by its address, and the rules of the way out that it has.
+/// A vault with this address, and the rules that let Keyferry out to it.
 fn way_out(address: &str, more: &str) -> Value {
     let values = format!(
         "config:\n  backends: {{ bao: {{ kind: vault, address: '{address}', auth: {{ method: jwt }} }} }}\n  policy: []\n  identity: {{ issuer: x, jwks: {{ file: /etc/keyferry/jwks.json }} }}\n{more}"
@@ -387,7 +387,7 @@ fn the_way_out_is_the_stores_address() {
         ("https://bao-0.bao-internal.vaults.svc.cluster.local.:8200", json!([{ "ports": ports(8200), "to": namespace("vaults") }, dns])),
         ("https://Vault.Example", json!([{ "ports": ports(443) }, dns])),
         ("http://vault.example", json!([{ "ports": ports(80) }, dns])),
-        // `svc` is not a namespace's mark here.
+        // `svc` does not mark a namespace here.
         ("https://svc.example.com:8200", json!([{ "ports": ports(8200) }, dns])),
         ("https://192.0.2.7:8200", json!([{ "ports": ports(8200), "to": [{ "ipBlock": { "cidr": "192.0.2.7/32" } }] }])),
         ("https://[2001:db8::7]:8200", json!([{ "ports": ports(8200), "to": [{ "ipBlock": { "cidr": "2001:db8::7/128" } }] }])),
@@ -406,7 +406,7 @@ fn the_way_out_is_the_stores_address() {
     assert_eq!(way_out("https://vault.example", "networkPolicy: { enabled: false }"), Value::Null);
 }
 
-/// What the API server is asked for, by what `identity` says: names of objects, and whether the Pod has a token.
+/// What Keyferry asks the API server for, by what `identity` says: names of objects, and whether the Pod has a token.
 #[test]
 fn rights_are_those_that_the_identity_needs() {
     let discovery = ["ClusterRoleBinding keyferry-issuer-discovery", "NetworkPolicy keyferry-to-api-server"];
@@ -466,7 +466,7 @@ fn annotations_are_read_where_they_name_the_role() {
 
 // === Wrong values ===
 
-/// Both Helms' words of a schema's faults are their own. What they name has to be there.
+/// Each of the two Helms reports a schema's faults in its own words. What they name must be there.
 #[test]
 fn wrong_values_are_refused_and_named() {
     let config = |text: &str| {
@@ -506,7 +506,7 @@ fn wrong_values_are_refused_and_named() {
     }
 }
 
-/// What Helm says, without where in the templates it was said.
+/// Helm's message, without the place in the templates.
 fn faults(error: &str) -> &str {
     error.split_once('\n').unwrap().1.split("\n\n").next().unwrap()
 }
@@ -558,7 +558,7 @@ vaultSecrets: { recipients: keyferry-vault }
 
 // === Words ===
 
-/// The keys of values.yaml with their paths, but for those of mappings that have the user's own keys.
+/// The keys of values.yaml with their paths, without those of mappings that have the user's own keys.
 fn values_keys() -> Vec<String> {
     let text = fs::read_to_string(deploy(CHART).join("values.yaml")).unwrap();
     let values = objects(&[&text])[0][0].clone();

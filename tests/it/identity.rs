@@ -1,4 +1,4 @@
-//! Identity through the real binary: keys from an address, and everything that is left out in a cluster.
+//! Identity with the real binary: keys from an address, and everything that you can leave out in a cluster.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ const OWN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Makes the folder `$KUBELET` appear at that place, for the program alone.
 const AS_A_POD: &str = r#"mount -t tmpfs tmpfs /var/run && mkdir -p "$OWN_FOLDER" && mount --bind "$KUBELET" "$OWN_FOLDER" || exit 3"#;
 
-/// The daemon's command as a container of a Pod would see the world.
+/// The daemon's command, as if it ran in a container of a Pod.
 pub fn in_a_pod(server: &ApiServer, kubelet: &Path) -> Command {
     let mut command = on_a_bare_node(AS_A_POD);
     command.env("KUBERNETES_SERVICE_HOST", server.address.ip().to_string());
@@ -32,7 +32,7 @@ pub fn in_a_pod(server: &ApiServer, kubelet: &Path) -> Command {
 }
 
 fn house(identity: &str) -> House {
-    // Seen from inside a user namespace, whoever runs the tests is root.
+    // Inside a user namespace, the user who runs the tests looks like root.
     House::new(&format!("allowedPeers: [0, {}]\n{identity}", rustix::process::geteuid().as_raw()))
 }
 
@@ -105,7 +105,7 @@ async fn the_api_server_may_review_the_tokens() {
     }
     assert_eq!(server.calls().len(), 1);
 
-    // The token is the web Pod's, whoever the request says it is for.
+    // The token is the web Pod's, whatever Pod the request names.
     let refused = provider.mount(house.request(&pod("shop", "web-9", "web"), CLASS)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated);
     insta::assert_snapshot!(refused.message(), @r#"IdentityUnverified: name: the token is that of the Pod "web-0", but the mount is for "web-9" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
@@ -114,7 +114,7 @@ async fn the_api_server_may_review_the_tokens() {
     assert!(!provider.log().contains("canary"));
 }
 
-/// Finds every token to be the web Pod's.
+/// Says of every token that it is the web Pod's.
 fn review(call: &Call) -> (u16, String) {
     let body: Value = serde_json::from_str(&call.body).unwrap();
     let web = web();
@@ -140,7 +140,7 @@ fn what_is_left_out_must_be_there() {
     }
 }
 
-/// The key file is behind a network volume that has gone: stat never returns.
+/// The key file is on a network volume that is gone: stat never returns.
 #[tokio::test]
 async fn a_key_file_whose_file_system_hangs_holds_up_one_mount_and_leaves_the_keys() {
     let house = House::new("metrics: { listen: \"127.0.0.1:0\" }");

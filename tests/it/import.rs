@@ -1,4 +1,4 @@
-//! `keyferry vault import` by the real binary: what a secret is called, what is not a value, what Windows makes of a file.
+//! `keyferry vault import` with the real binary: the names of secrets, what is not a value, and what Windows makes of a file.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ impl Bench {
         fs::write(path, content).unwrap();
     }
 
-    /// `DIR` in the words is the test's folder, and is shown so again.
+    /// `DIR` in the arguments is the test's folder, and the output has `DIR` for it again.
     fn vault(&self, words: &[&str], input: &str) -> Done {
         let folder = self.0.folder.path().to_str().unwrap();
         let mut command = keyferry();
@@ -37,7 +37,7 @@ impl Bench {
         self.vault(&[&["import", "--on-conflict", "replace"], words].concat(), input)
     }
 
-    /// What a file that is given by itself says, with its exit code.
+    /// What it says of one file alone, with the exit code.
     fn refusal(&self, file: &str, content: impl AsRef<[u8]>) -> String {
         self.write(file, content);
         let (code, out, err) = self.import(&["--namespace", "shop", &format!("DIR/{file}")], "");
@@ -176,7 +176,7 @@ fn what_is_encrypted_as_a_document_names_the_program_to_run_first() {
     let external = "apiVersion: external-secrets.io/v1\nkind: ExternalSecret\nmetadata: { name: db }\nspec: { target: { name: app } }\n";
     insta::assert_snapshot!(bench.refusal("external.yaml", format!("{external}---\n{}", secret("data: { a: eA== }"))), @"error: DIR/external.yaml:1: the ExternalSecret db has no values (import the Secret that the cluster makes from it: kubectl get secret db -o yaml)");
     let as_is = bench.import(&["--as-is", "DIR/sops.env"], "");
-    assert_eq!(as_is.0, 1, "of a document there is nothing to take");
+    assert_eq!(as_is.0, 1, "a document has nothing to import");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::support::{House, ISSUER, Provider, TOKENS, pod, request, shown, tokens, web};
 
-/// Stands in each secret with the name of its namespace: what one Pod must never see of another.
+/// Is in each secret, with the name of its namespace: one Pod must never see that of another.
 const SHOPS: &str = "the shop's own";
 const BANKS: &str = "the bank's own";
 
@@ -36,7 +36,7 @@ fn vault_0() -> PodClaims {
     pod("bank", "vault-0", "vault")
 }
 
-/// Asks, and shows what the Pod sees: its files, or the code of the refusal. A refusal holds no contents.
+/// Asks, and shows what the Pod sees: its files, or the code of the refusal. A refusal has no contents.
 async fn seen(provider: &Provider, request: MountRequest) -> Result<String, Code> {
     match provider.mount(request).await {
         Ok(answer) => Ok(shown(&answer).join("\n")),
@@ -59,13 +59,13 @@ async fn each_tenant_gets_its_own_and_nothing_else() {
     for _ in 0..3 {
         assert_eq!(seen(&provider, house.request(&web(), ASK_SHOP)).await, Ok(format!("db 0644 {SHOPS}")));
         assert_eq!(seen(&provider, house.request(&vault_0(), ASK_BANK)).await, Ok(format!("db 0644 {BANKS}")));
-        // What the other has just been served, and is remembered, changes nothing.
+        // What the other one has just got, and what Keyferry remembers, changes nothing.
         assert_eq!(seen(&provider, house.request(&web(), ASK_BANK)).await, Err(Code::PermissionDenied));
         assert_eq!(seen(&provider, house.request(&vault_0(), ASK_SHOP)).await, Err(Code::PermissionDenied));
     }
 }
 
-/// Namespace, name, uid and ServiceAccount of two Pods in all sixteen mixes, with the token of either.
+/// Namespace, name, uid and ServiceAccount of two Pods in all sixteen combinations, with the token of either.
 #[tokio::test]
 async fn no_mix_of_one_pods_claims_and_anothers_token_is_served() {
     let house = two_tenants("");
@@ -110,12 +110,12 @@ async fn a_token_counts_only_under_its_own_audience() {
     ] {
         assert_eq!(seen(&provider, forged(&bank, &tokens, ASK_BANK)).await, Err(Code::Unauthenticated), "{what}");
     }
-    // A foreign token beside the good one is a tenant's own affair; it gives nothing.
+    // A foreign token together with the good one is a tenant's own matter. It gives nothing.
     let beside = tokens(&[("keyferry", &own), ("vault", &house.token(&shop, "vault"))]);
     assert_eq!(seen(&provider, forged(&bank, &beside, ASK_SHOP)).await, Err(Code::PermissionDenied));
 }
 
-/// The tokens in `secrets` are kubelet's alone: what a tenant writes into attributes does not stand beside them.
+/// Only kubelet writes the tokens in `secrets`. Keyferry does not use what a tenant writes into attributes together with them.
 #[tokio::test]
 async fn tokens_in_attributes_cannot_replace_those_in_secrets() {
     let house = two_tenants("");
@@ -162,7 +162,7 @@ async fn keys_that_look_like_kubelets_grant_nothing() {
     }
 }
 
-/// Which of two would win depends on the reader: neither does.
+/// Which of the two wins would depend on the reader: so neither does.
 #[tokio::test]
 async fn a_key_given_twice_is_refused() {
     let house = two_tenants("");
@@ -193,7 +193,7 @@ async fn another_dialect_is_no_way_around_the_policy() {
 #[tokio::test]
 async fn no_spelling_of_a_name_reaches_another_tenants_secret() {
     let house = two_tenants("");
-    // What a tenant who can write its own part of the vault might try; and a copy is the same.
+    // What a tenant might try who can write its own part of the vault. A copy is the same.
     symlink("../bank/db.age", house.path("vault/shop/link.age")).unwrap();
     symlink("../bank", house.path("vault/shop/folder")).unwrap();
     let provider = house.serve();
@@ -234,7 +234,7 @@ async fn no_spelling_of_a_name_reaches_another_tenants_secret() {
     }
 }
 
-/// A placeholder stands for one literal element, whatever a forged namespace holds.
+/// A placeholder matches one literal element, whatever a forged namespace has in it.
 #[tokio::test]
 async fn hostile_namespaces_do_not_widen_a_pattern() {
     let house = two_tenants("identity: { verify: driver }");
@@ -281,7 +281,7 @@ async fn hostile_namespaces_do_not_widen_a_pattern() {
     }
 }
 
-/// A volume of another Pod is no target, whoever asks.
+/// A volume of another Pod is never a target, for any caller.
 #[tokio::test]
 async fn a_mount_is_for_the_pods_own_folder() {
     let house = two_tenants("");

@@ -113,7 +113,7 @@ async fn a_stored_keystore_is_read_back() {
         str::from_utf8(&file.contents).unwrap().to_owned()
     };
     assert_eq!((text("key"), text("leaf"), text("chain"), text("trust")), (key, chain.clone(), chain, trust));
-    // The audit line and the policy know of both secrets.
+    // The audit line and the policy know both secrets.
     let denied = class.replace("shop/keystore", "bank/keystore");
     let refused = provider.mount(house.request(&web(), &denied)).await.unwrap_err();
     assert!(refused.message().starts_with("PolicyDenied: object 1"), "{}", refused.message());
@@ -143,7 +143,7 @@ async fn what_a_keystore_is_refused_for() {
         format!("- {{ secret: shop/pfx, parse: {{ field: {field}, as: pkcs12{password} }}, field: key, path: f }}")
     };
     let right = ", password: { secret: shop/keystore, field: password }";
-    // The messages are held whole by the renderer's own tests.
+    // The renderer's own tests have the whole messages.
     let of = |class: &str, from: &str, to: &str| class.replace(from, to);
     for (class, code, part) in [
         (of(CLASS, "shop/tls", "shop/other"), "InvalidRequest", "its field \"tls.key\" does not fit the first certificate under `chain`"),

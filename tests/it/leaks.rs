@@ -1,5 +1,5 @@
-//! No value, token or key is ever written anywhere but into the volume. Canaries go in everywhere; everything that comes out is searched
-//! for them, whole or in pieces, as they are or encoded.
+//! Keyferry never writes a value, token or key anywhere but into the volume. The tests put canaries in everywhere. They search everything that comes
+//! out for them, whole or in pieces, as they are or encoded.
 
 use std::fs;
 use std::io::Write;
@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 
 use crate::support::{House, Provider, TOKENS, keyferry, pod, request, run, shown, tokens, web};
 
-/// A secret's text. Nothing else of the tests holds any eight letters of it.
+/// A secret's text. Nothing else in the tests has any eight letters of it.
 const TEXT: &str = "Kx7vQ2mZ9pLw4RtY8sNb3HcJ6fGd1Va5";
 
-/// One that has to be escaped.
+/// One that needs escapes.
 const ESCAPED: &str = "Wq8\"eR3\\tZ6\nuI9'oP2\u{e9}aS5dF7\tgH4jK1";
 
-/// One that is no text.
+/// One that is not a text.
 const BINARY: &[u8] = b"\xff\xfeMn4bV7cX1zL8\x00kJ5hG2fD9sA6\x80qP3";
 
 /// In `nodePublishSecretRef`.
 const NODE_SECRET: &str = "Yt5rE8wQ1uI4oP7aS2dF6gH9jK3lZ0xC";
 
-/// Where no secret belongs: pasted into a class, a token, a key file.
+/// A secret in a wrong place: in a class, a token, a key file.
 const PASTED: &str = "Bv3nM6qW9eR2tY5uI8oP1aS4dF7gH0jX";
 
 /// The shortest piece that counts as a leak, in bytes.
@@ -60,7 +60,7 @@ impl Canaries {
         }
     }
 
-    /// The names of those that are seen in a text.
+    /// The names of those that are in a text.
     fn seen_in(&self, text: &[u8]) -> Vec<&str> {
         let has = |form: &Vec<u8>| text.windows(form.len()).any(|window| window == form);
         self.0.iter().filter(|(_, forms)| forms.iter().any(has)).map(|(name, _)| name.as_str()).collect()
@@ -90,7 +90,7 @@ fn forms(value: &[u8]) -> Vec<Vec<u8>> {
         let shifted = [&b"xx"[..before], value].concat();
         for encoding in [BASE64, BASE64URL] {
             let encoded = encoding.encode(&shifted).into_bytes();
-            // What the neighbours share in is not the value's alone.
+            // The characters at both ends also depend on the neighbours of the value.
             forms.push(encoded[before.div_ceil(3) * 4..encoded.len() - 4].to_vec());
         }
     }
@@ -123,7 +123,7 @@ fn the_search_finds_every_form() {
     assert!(canaries.seen_in(b"nothing here").is_empty());
 }
 
-/// A house whose secrets are canaries, and whose daemon tells all it ever tells.
+/// A house whose secrets are canaries, and whose daemon logs as much as it can.
 fn house_of_canaries(format: &str) -> House {
     let house = House::new(&format!("log: {{ format: {format}, level: trace }}\nmetrics: {{ listen: \"127.0.0.1:0\" }}"));
     house.set("shop/canary", &[("text", TEXT.as_bytes()), ("escaped", ESCAPED.as_bytes())]);
@@ -137,7 +137,7 @@ fn house_of_canaries(format: &str) -> House {
     house
 }
 
-/// Puts files into the vault that do not open, or open to something else, canaries in each.
+/// Puts files into the vault that do not open, or open to something wrong, with canaries in each.
 fn damage(house: &House) {
     let write = |name: &str, bytes: &[u8]| fs::write(house.path(&format!("vault/shop/{name}.age")), bytes).unwrap();
     write("plain", TEXT.as_bytes());
@@ -159,7 +159,7 @@ fn damage(house: &House) {
     }
 }
 
-/// Seals what no vault would write.
+/// Encrypts what no vault would write.
 fn seal(house: &House, plaintext: &[u8]) -> Vec<u8> {
     let recipient: age::x25519::Recipient = house.recipient().parse().unwrap();
     let mut sealed = Vec::new();
@@ -170,7 +170,7 @@ fn seal(house: &House, plaintext: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// Classes that end well or badly, each in another place.
+/// Classes that succeed or fail, each in another place.
 fn classes() -> Vec<String> {
     let mut classes: Vec<String> = [
         "- secret: shop/canary",
@@ -199,7 +199,7 @@ fn classes() -> Vec<String> {
     for name in ["text", "string", "value", "kind", "base64", "time", "key", "twice", "end"] {
         classes.push(format!("- secret: shop/unfit-{name}"));
     }
-    // A secret pasted where none belongs: values that nothing reads, or that are no YAML.
+    // A secret in a wrong place: values that nothing reads, or that are not YAML.
     classes.extend([
         format!("- {{secret: shop/canary, password: {PASTED}}}"),
         format!("- {{secret: shop/canary, optional: {PASTED}}}"),
@@ -218,7 +218,7 @@ fn classes() -> Vec<String> {
     classes
 }
 
-/// Requests that are wrong before a class is read, with canaries in every part; and each token in them.
+/// Requests that are wrong before Keyferry reads a class, with canaries in every part; and each token in them.
 fn bad_requests(house: &House, canaries: &mut Canaries) -> Vec<MountRequest> {
     let good = house.token(&web(), "keyferry");
     let others = [house.token(&pod("bank", "web-0", "web"), "keyferry"), house.token(&web(), "vault"), house.token(&web(), "")];
@@ -250,7 +250,7 @@ fn bad_requests(house: &House, canaries: &mut Canaries) -> Vec<MountRequest> {
         requests.push(MountRequest { secrets: raw.clone(), ..with(Value::Null) });
         requests.push(MountRequest { attributes: raw, ..with(Value::Null) });
     }
-    // Values that are no strings, under keys that are: the JSON library would quote them.
+    // Values that are not strings, under keys that need strings: the JSON library would quote them.
     for value in [json!({ "a": PASTED }), json!([PASTED]), json!({ "a": { "b": PASTED } })] {
         requests.push(with(value.clone()));
         requests.push(MountRequest { secrets: value.to_string(), ..with(Value::Null) });
@@ -265,7 +265,7 @@ fn bad_requests(house: &House, canaries: &mut Canaries) -> Vec<MountRequest> {
     requests
 }
 
-/// All that the daemon says but for the files: errors, ids and versions.
+/// All that the daemon says, without the files: errors, ids and versions.
 async fn say_everything(house: &House, provider: &Provider, canaries: &mut Canaries) -> String {
     let mut requests = bad_requests(house, canaries);
     for class in classes() {
@@ -313,7 +313,7 @@ async fn the_daemon_writes_no_canary(format: &str) {
 
     let mut said = say_everything(&house, &provider, &mut canaries).await;
     said += &endpoints(&provider).await;
-    // Keys that are none, read again while mounts go on.
+    // Keys that are not keys, read again while mounts go on.
     let files = ["age.key", "jwks.json"].map(|name| (house.path(name), fs::read(house.path(name)).unwrap()));
     let jwk = json!({ "keys": [{ "kty": "EC", "crv": "P-256", "kid": "k", "d": PASTED, "x": PASTED, "y": PASTED }, PASTED, { "kty": "oct", "k": PASTED }] });
     for content in
@@ -357,7 +357,7 @@ fn printed(command: &mut Command, input: &str) -> String {
     format!("exit code {code}\n{output}\n{errors}\n")
 }
 
-/// A class, but for its objects.
+/// A class, without its objects.
 const MANIFEST: &str = "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata: { name: shop }\nspec:\n  \
                         provider: keyferry\n  parameters:\n    objects: |\n";
 
@@ -464,7 +464,7 @@ fn keyferry_vault_prints_no_canary_but_the_field_asked_for() {
         said += &vault(arguments, TEXT);
     }
     said += &vault(&["remove", "shop/new"], "");
-    // A recipient or an identity that is none.
+    // A recipient or an identity that is not valid.
     for (file, content) in [("bad.key", format!("{PASTED}\n")), ("worse.key", format!("AGE-SECRET-KEY-1{PASTED}\n"))] {
         fs::write(house.path(file), content).unwrap();
         said += &vault(&["get", "shop/canary", "--identity", house.path(file).to_str().unwrap()], "");

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, one module a subject.
+//! The integration tests: one binary, one module per subject.
 
 #![allow(clippy::unwrap_used)] // all of it is tests, helper functions too
 
@@ -66,6 +66,6 @@ mod windows;
 mod words;
 mod workflows;
 
-/// As in the daemon: what is freed is wiped (`memory` looks into this process too).
+/// As in the daemon: freed memory is wiped (`memory` looks into this process too).
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<tikv_jemallocator::Jemalloc> = zeroizing_alloc::ZeroAlloc(tikv_jemallocator::Jemalloc);

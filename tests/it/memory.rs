@@ -1,6 +1,6 @@
-//! What a dump of the process would show. The vault's memo holds the secrets that are being served, and nothing else may.
+//! What a dump of the process would show. Only the vault's memo may hold secrets: those that Keyferry serves now.
 //!
-//! Reads the memory of the daemon as root, or as whoever may trace it: kernel.yama.ptrace_scope 0.
+//! Reads the memory of the daemon as root, or as a user who may trace it: kernel.yama.ptrace_scope 0.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -33,7 +33,7 @@ fn writable(pid: u32) -> Vec<(u64, u64)> {
     maps.lines().filter_map(range).collect()
 }
 
-/// How often each text stands in the memory that the process can write.
+/// How often each text is in the memory that the process can write.
 fn occurrences(provider: &Provider, texts: &[&str]) -> Vec<usize> {
     let mut memory =
         File::open(format!("/proc/{}/mem", provider.pid())).expect("the daemon's memory cannot be read: run the tests as root");
@@ -57,7 +57,7 @@ async fn freed_secrets_and_tokens_are_gone_from_memory() {
     let (old, new) = ("canary-old-7f3a9c1e5b", "canary-new-2d8e4f6a0c");
     house.vault(&["set", "shop/canary", &format!("password={old}"), "encoded=ZGVjb2RlZC1jYW5hcnktYjFj"]);
     let provider = house.serve();
-    // A file is remembered only when it has been left alone for a moment.
+    // Keyferry remembers a file only if nobody has changed it for a moment.
     sleep(Duration::from_millis(300)).await;
     let request = house.request(&web(), CLASS);
     let token = request.attributes.split("eyJ").nth(2).unwrap()[..60].to_owned();
@@ -81,7 +81,7 @@ async fn freed_secrets_and_tokens_are_gone_from_memory() {
     assert!((1..=2).contains(&held[1]), "{held:?}");
 }
 
-/// A text as this process may know it and still look for it in its own memory: with every bit turned over.
+/// A text in a form that lets this process look for it in its own memory: with every bit inverted.
 struct Inverted(Vec<u8>);
 
 impl Inverted {
@@ -106,7 +106,7 @@ impl Inverted {
     }
 }
 
-/// In this process rather than in a daemon's, since the time must pass in a moment. It wipes what it frees, as the daemon does.
+/// In this process and not in a daemon, because the time must pass in a moment. It wipes what it frees, as the daemon does.
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
     let house = House::bare();
@@ -118,7 +118,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
     let canary = Inverted(Zeroizing::new(fs::read(house.path("canary")).unwrap()).iter().map(|byte| !byte).collect());
     assert_eq!(canary.0.len(), 48);
     let config = FileConfig { vault: house.path("vault"), identity: vec![house.path("age.key")] };
-    // By this clock the file has been left alone for long, so that it is remembered.
+    // By this clock nobody has changed the file for long, so Keyferry remembers it.
     let clock = ManualClock::at(SystemClock.now() + jiff::SignedDuration::from_hours(1));
     let backend = FileBackend::open("files".parse().unwrap(), &config, 1 << 20, Arc::new(clock)).unwrap();
     let secret = SecretRef::read("files".parse().unwrap(), "shop/canary".parse().unwrap());
@@ -140,7 +140,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
         assert_eq!(fetched.secret.fields["password"].bytes.expose().len(), 48);
     }
     sleep(Duration::from_mins(9)).await;
-    assert!((1..=2).contains(&canary.in_our_memory()), "one copy, while it may be asked for again");
+    assert!((1..=2).contains(&canary.in_our_memory()), "one copy, while a mount may ask for it again");
     sleep(Duration::from_mins(3)).await;
     assert_eq!(canary.in_our_memory(), 0, "an unused secret outlived its time");
     drop(backend);
@@ -179,5 +179,5 @@ async fn what_a_burst_of_large_mounts_took_is_given_back() {
             assert_eq!(answer.unwrap().get_ref().files.len(), 4);
         }
     }
-    crate::support::eventually("what the burst took is given back", async || provider.status("RssAnon") < idle + LEFT).await;
+    crate::support::eventually("the daemon gives back what the burst took", async || provider.status("RssAnon") < idle + LEFT).await;
 }

@@ -1,6 +1,6 @@
-//! Bad input, and the exact words it is answered with. After every refusal the same daemon serves a good mount.
+//! Bad input, and the exact words of the answer. After every refusal the same daemon serves a good mount.
 //!
-//! A snapshot holds a table of cases: what is wrong, and below it the gRPC code and the message.
+//! A snapshot has a table of cases: what is wrong, and below it the gRPC code and the message.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ const LONGEST: usize = 4096;
 
 const GOOD: &str = "- {secret: shop/db, field: username}";
 
-/// A daemon that is asked for what it must refuse.
+/// A daemon that gets requests that it must refuse.
 struct Asked {
     house: House,
     provider: Provider,
@@ -48,7 +48,7 @@ impl Asked {
         table.join("\n")
     }
 
-    /// Code and message, the house's own folder replaced. The daemon goes on serving.
+    /// Code and message, with a text in place of the house's own folder. The daemon goes on serving.
     async fn refusal(&self, request: MountRequest) -> String {
         let status = self.client.clone().mount(request).await.map(|_| ()).unwrap_err();
         self.goes_on().await;
@@ -61,7 +61,7 @@ impl Asked {
         assert_eq!(debug_text(status.message()), None, "{}", status.message());
         assert!(status.details().is_empty() && status.message().contains(": "), "{status}");
         let message = status.message().replace(self.house.folder.path().to_str().unwrap(), "<house>");
-        // Where a vault is on the node is not its readers' business.
+        // Readers of a vault need not know where it is on the node.
         assert!(!message.contains("<house>/vault") && !message.contains("<house>/age.key"), "{message}");
         format!("{:?} {message}", status.code())
     }
@@ -85,7 +85,7 @@ impl Asked {
 /// Snapshots of what a test has put together itself, by their first words.
 const TABLES: [(&str, &str); 2] = [("src/kube/tests.rs", "GET /x?y=z Some("), ("src/render/tests.rs", "object 1 (p) Some(")];
 
-/// Every message that a snapshot holds, and every one that the pages quote.
+/// Every message in a snapshot, and every one that the pages quote.
 #[test]
 fn no_message_shows_how_something_looks_in_memory() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -95,7 +95,7 @@ fn no_message_shows_how_something_looks_in_memory() {
         let text = fs::read_to_string(&file).unwrap();
         for (snapshot, of) in snapshots(&text) {
             seen += 1;
-            // Some hold what a value looks like, on purpose: they are not messages.
+            // Some show what a value looks like, on purpose: they are not messages.
             let is_table = TABLES.iter().any(|(table, first)| file.ends_with(table) && snapshot.trim_start().starts_with(first));
             if debug_text(snapshot).is_some() && !is_table && !of.contains("?}") {
                 wrong.push(format!("{}: {snapshot}", file.display()));
@@ -106,7 +106,7 @@ fn no_message_shows_how_something_looks_in_memory() {
         let text = fs::read_to_string(&file).unwrap();
         wrong.extend(text.lines().filter(|line| debug_text(line).is_some()).map(|line| format!("{}: {line}", file.display())));
     }
-    assert!(seen > 500, "only {seen} snapshots were found: is the reader right?");
+    assert!(seen > 500, "only {seen} snapshots were found: does the reader work?");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -1,8 +1,8 @@
-//! A real server that plays AWS: moto, with Secrets Manager, Parameter Store, STS and IAM at one address. Every region is its own store; the
-//! account is [`ACCOUNT`]. The unit tests of the crate may use it too; `bao` then has to stand beside it as it does here.
+//! A real server that plays AWS: moto, with Secrets Manager, Parameter Store, STS and IAM at one address. Every region is its own store; the account
+//! is [`ACCOUNT`]. The unit tests of the crate may use it too. Then `bao` must be next to it, as it is here.
 //!
-//! What it does otherwise than AWS, no test may rest on: errors of signatures and of IAM are XML with 403, a policy on an ARN matches
-//! nothing, conditions deny, and no time is looked at.
+//! No test may depend on what moto does in another way than AWS: errors of signatures and of IAM are XML with 403, a policy on an ARN matches
+//! nothing, conditions deny, and moto looks at no time.
 
 #![allow(clippy::unwrap_used, dead_code)] // tests; and neither of the two crates that it is a module of needs all of it
 
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::bao::{Daemon, eventually, outliving};
 
-/// Whose secrets they are.
+/// The account that has the secrets.
 pub const ACCOUNT: &str = "123456789012";
 
 /// A server, which ends with the last of its clones.
@@ -75,7 +75,7 @@ impl Moto {
         std::fs::read_to_string(self.0.folder.path().join("log")).unwrap_or_default()
     }
 
-    // === Calls, as whoever may do everything: before checks are on ===
+    // === Calls of a user who may do everything: before checks are on ===
 
     /// One call in JSON, such as `secretsmanager.CreateSecret`, which must succeed.
     pub async fn must(&self, region: &str, target: &str, body: Value) -> Value {
@@ -106,7 +106,7 @@ impl Moto {
         answer
     }
 
-    /// A secret with this text, over a former version of it.
+    /// A secret with this text, in place of a former version of it.
     pub async fn secret(&self, region: &str, name: &str, text: &str) {
         let (status, _) = self.json(region, "secretsmanager.CreateSecret", json!({ "Name": name, "SecretString": text })).await;
         if status != 200 {
@@ -114,7 +114,7 @@ impl Moto {
         }
     }
 
-    /// A parameter, over a former version of it. `name` as AWS has it.
+    /// A parameter, in place of a former version of it. `name` is the name that AWS has.
     pub async fn parameter(&self, region: &str, name: &str, text: &str) {
         let body = json!({ "Name": name, "Value": text, "Type": "SecureString", "Overwrite": true });
         self.must(region, "AmazonSSM.PutParameter", body).await;
@@ -132,7 +132,7 @@ impl Moto {
         AccessKey { id: element(&made, "AccessKeyId"), secret: element(&made, "SecretAccessKey") }
     }
 
-    /// A role that may do this, and that anybody may assume: its ARN. Of trust, moto looks at what a signed `AssumeRole` needs.
+    /// A role that may do this, and that anybody may assume. Returns its ARN. Of the trust policy, moto looks at what a signed `AssumeRole` needs.
     pub async fn role(&self, name: &str, actions: &[&str]) -> String {
         let of = |statements: Value| json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
         let trust = of(json!([{ "Effect": "Allow", "Principal": { "AWS": "*" }, "Action": "sts:AssumeRole" }]));
@@ -144,14 +144,14 @@ impl Moto {
         format!("arn:aws:iam::{ACCOUNT}:role/{name}")
     }
 
-    /// From the call after `free` ones on, signatures and rights are checked.
+    /// After `free` more calls, moto checks signatures and rights.
     pub async fn check_after(&self, free: usize) {
         let request = hyper::Request::post("/moto-api/reset-auth").header("content-type", "text/plain");
         let (status, answer) = send(self.0.address, request, Bytes::from(free.to_string())).await.unwrap();
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// No call is checked any more.
+    /// moto checks no call any more.
     pub async fn check_nothing(&self) {
         let request = hyper::Request::post("/moto-api/reset-auth").header("content-type", "text/plain");
         send(self.0.address, request, Bytes::from_static(b"inf")).await.unwrap();

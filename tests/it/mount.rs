@@ -6,12 +6,12 @@ use tokio::task::JoinSet;
 use crate::support::{House, Provider, TOKENS, pod, request, shown, tokens, web};
 use keyferry::server::proto::{MountRequest, MountResponse};
 
-/// Asks as the Pod `web-0`, and shows the files: path, mode and contents, a line each.
+/// Asks as the Pod `web-0`, and shows the files: path, mode and contents, one line each.
 async fn files(provider: &Provider, request: MountRequest) -> String {
     shown(&provider.mount(request).await.unwrap()).join("\n")
 }
 
-/// The ids and versions of an answer, a line each.
+/// The ids and versions of an answer, one line each.
 fn versions(answer: &MountResponse) -> String {
     let lines: Vec<_> = answer.object_version.iter().map(|entry| format!("{}={}", entry.id, entry.version)).collect();
     lines.join("\n")
@@ -179,7 +179,7 @@ async fn what_is_optional_may_be_absent() {
     password 0644 correct horse
     ");
     insta::assert_snapshot!(versions(&answer), @"files/shop/db=1");
-    // It is delivered as soon as it is there.
+    // Keyferry delivers it as soon as it is there.
     house.set("shop/none", &[("value", b"now")]);
     assert!(files(&provider, request).await.starts_with("none 0644 now\n"));
 }

@@ -1,8 +1,8 @@
-//! What a page or a help shows can be typed. Each `keyferry` command is parsed by the command's own parser. What needs nothing but the binary is
-//! run, in one folder per page and in the page's order, and must end as the page says.
+//! A reader can type what a page or a help shows. The command's own parser parses each `keyferry` command. The test runs what needs nothing but the
+//! binary, in one folder per page and in the page's order. It must end as the page says.
 //!
-//! In a page, `<!-- not run: WHY -->` stands before a block that is parsed only. A comment that starts with `<!-- run` in a line of its own is a
-//! script of the page that readers do not see: it makes the files that the next blocks name.
+//! In a page, `<!-- not run: WHY -->` is before a block that is parsed only. A comment that starts with `<!-- run` in a line of its own is a script
+//! of the page that readers do not see: it makes the files that the next blocks name.
 
 mod shell;
 
@@ -110,7 +110,7 @@ fn tells_failure(output: &str) -> bool {
     ["error: ", "no: ", "fail ", "::error "].iter().any(|start| output.starts_with(start)) || output.contains(": error: ")
 }
 
-/// What is typed after `keyferry`, also where `kubectl exec` or `env` stands before it.
+/// The words after `keyferry`, also if `kubectl exec` or `env` is before it.
 fn arguments(words: &[String]) -> Option<&[String]> {
     let rest = &words[words.iter().take_while(|word| word.split_once('=').is_some_and(|(name, _)| !name.contains('-'))).count()..];
     let is_ours = |word: &String| word == "keyferry" || word.ends_with("/keyferry");
@@ -124,7 +124,7 @@ fn arguments(words: &[String]) -> Option<&[String]> {
     }
 }
 
-/// What the parser says against it. The environment may give what is required, so that is not missed.
+/// The parser's error, if there is one. The environment may give what is required, so a missing value is not an error.
 fn fault(arguments: &[String]) -> Option<String> {
     fn apart(command: Command) -> Command {
         command.mut_args(|arg| arg.env(None::<&str>)).mut_subcommands(apart)
@@ -188,7 +188,7 @@ fn every_command_has_an_example_that_is_one() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Before a page's own commands. The daemon is started in the background, as in a second terminal; what only a reader has is played.
+/// What runs before a page's own commands. The daemon starts in the background, as in a second terminal. The test plays what only a reader has.
 const STAGE: &str = r#"
 in_background() {
     "$@" >>"$HOME/serve.log" 2>&1 &
@@ -212,10 +212,10 @@ set -Eeo pipefail
 trap 'echo "$at: exit code $?" >&2' ERR
 "#;
 
-/// What a shell says of what it does not understand as the page means it.
+/// A shell's message about text that it does not understand in the way that the page means it.
 const MISUNDERSTOOD: [&str; 6] = ["command not found", "no matches found", "event not found", "parse error", "syntax error", "bad pattern"];
 
-/// What a page shows to be typed, in its order.
+/// What a page shows for typing, in its order.
 fn typed(page: &str) -> Vec<Typed> {
     let shown = blocks(page).into_iter().filter(|block| block.runs).flat_map(|block| block.typed());
     let staged = |typed: Typed| {
@@ -238,7 +238,7 @@ fn script(page: &str, typed: &[Typed]) -> String {
     script
 }
 
-/// A folder for a page, in which everything is that it writes, and a command that runs there.
+/// A folder for a page, with everything that it writes, and a command that runs there.
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -247,7 +247,7 @@ impl Home {
         for folder in ["tmp", "dev/shm", ".local/bin"] {
             fs::create_dir_all(home.0.path().join(folder)).unwrap();
         }
-        // Else zsh asks a new user what to do.
+        // Otherwise zsh asks a new user what to do.
         fs::write(home.0.path().join(".zshrc"), "").unwrap();
         home
     }
@@ -287,7 +287,7 @@ impl Drop for Home {
     }
 }
 
-/// A page that shows no command of ours that can be tried is not.
+/// A page that shows no command that can be tried is not run.
 fn play(page: &Path) -> Result<(), String> {
     let (home, shown) = (Home::new(), page.strip_prefix(root()).unwrap().display().to_string());
     let typed = home.typed(page);

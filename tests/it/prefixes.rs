@@ -111,7 +111,7 @@ async fn a_rule_has_to_cover_all_below() {
     "#);
 }
 
-/// Each secret is decided again, and what is denied is counted: its name is nobody's who may not have it.
+/// Keyferry decides about each secret again, and counts what it denies: it shows no name to a Pod that may not have it.
 #[tokio::test]
 async fn what_is_denied_below_fails_the_mount_without_its_name() {
     let house = house();
@@ -138,7 +138,7 @@ async fn what_is_denied_below_fails_the_mount_without_its_name() {
     let denied = house.audit().into_iter().find(|line| line["outcome"] == "denied").unwrap();
     let others = denied["objects"][0]["others"].as_array().unwrap();
     let hidden: Vec<&Value> = others.iter().filter(|other| other["secret"] == "shop/certs/hidden-one").collect();
-    assert_eq!((hidden.len(), &hidden[0]["rule"]), (1, &json!(2)), "the admin is told: {denied}");
+    assert_eq!((hidden.len(), &hidden[0]["rule"]), (1, &json!(2)), "the audit tells the admin: {denied}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The code that `proto/` generates lies in `proto/generated`, so that a build needs neither protoc nor what would take its place.
+//! The code that `proto/` generates is in `proto/generated`, so that a build needs no protoc, nor a replacement for it.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 /// Messages that carry secrets or tokens; `server/proto.rs` writes their `Debug` by hand.
 const REDACTED: [&str; 3] = ["v1alpha1.MountRequest", "v1alpha1.MountResponse", "v1alpha1.File"];
 
-/// The driver's contract with providers, and its own word of who it is.
+/// The driver's contract with providers, and how it says who it is.
 const FILES: [&str; 2] = ["provider.proto", "csi/identity.proto"];
 
 /// To write what has changed: `GOLDEN=write cargo nextest run --test it proto::`.

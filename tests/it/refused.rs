@@ -1,4 +1,4 @@
-//! What `serve` refuses without a look at the machine, `check` refuses in the same words: both are given the same configurations.
+//! `check` refuses what `serve` refuses without a look at the machine, in the same words. The tests give the same configurations to both.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ fn configurations() -> Vec<String> {
     ]
 }
 
-/// The faults that a command tells of the file, without the word `error` of each and the last line of `check`, which counts them.
+/// The faults that a command reports about the file, without the word `error` of each and the last line of `check`, which counts them.
 fn faults(command: &str, file: &Path, code: i32) -> String {
     let arguments = [command, "--config", file.to_str().unwrap()];
     let (ended, out, errors) = run(keyferry().args(arguments), "");

@@ -1,5 +1,5 @@
-//! What `make release` makes, without the compiling: archives and bills of materials have the same bytes wherever and whenever they are made, and
-//! what cannot become a release is refused. `make release-twice` does the rest: it compiles two times.
+//! What `make release` makes, without compiling: archives and bills of materials have the same bytes wherever and whenever they are made, and it
+//! refuses what cannot become a release. `make release-twice` does the rest: it compiles two times.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -39,12 +39,12 @@ fn succeed(command: &mut Command) -> String {
     out
 }
 
-/// What a machine may say of itself, and no file of a release may repeat.
+/// What a machine may say about itself, and what no file of a release may repeat.
 fn elsewhere(command: &mut Command, folder: &Path) {
     command.current_dir(folder).envs([("TZ", "Pacific/Kiritimati"), ("LC_ALL", "C.UTF-8"), ("SOURCE_DATE_EPOCH", "1")]);
 }
 
-/// A file with another owner's habits: another mode and another time.
+/// A file with another owner's settings: another mode and another time.
 fn write(path: &Path, contents: &str, mode: u32, seconds: u64) {
     fs::write(path, contents).unwrap();
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -312,7 +312,7 @@ fn a_tag_that_promises_something_else_is_refused() {
     assert_ne!(refusal("v1.2", "1.2"), "");
 }
 
-/// The commit is what a release names: everybody must be able to build the same from it.
+/// A release names its commit: everybody must be able to build the same from it.
 #[test]
 fn a_checkout_that_differs_from_its_commit_is_refused() {
     let made = checkout();

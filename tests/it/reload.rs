@@ -55,7 +55,7 @@ async fn a_faulty_configuration_leaves_the_former_one_in_force_and_says_so() {
     assert!(provider.get("/metrics").await.contains("keyferry_config_current 1"));
 }
 
-/// That an older revision was put back over a newer one is known only to who remembers the newer one.
+/// Only a process that remembers the newer revision knows that somebody put back an older one.
 #[tokio::test]
 async fn a_reload_forgets_nothing_of_a_backend_that_stays_the_same() {
     const OLDER: &str = "an older revision has replaced";
@@ -106,7 +106,7 @@ async fn a_swapped_configmap_is_taken_up_without_a_signal() {
     assert!(provider.mount(theirs).await.is_ok());
 }
 
-/// A FIFO in the place of a secret holds the mount until somebody writes to it.
+/// A FIFO in place of a secret holds the mount until somebody writes to it.
 #[tokio::test]
 async fn a_mount_under_way_ends_in_the_configuration_it_began_in() {
     let house = House::new("");
@@ -126,7 +126,7 @@ async fn a_mount_under_way_ends_in_the_configuration_it_began_in() {
     fs::remove_file(&sealed).unwrap();
     fs::rename(house.path("kept.age"), &sealed).unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(100), under_way).await.unwrap().unwrap();
-    // Whether the vault refuses a pipe or waits for it is its own affair; the policy that let the mount in stays the old one.
+    // It does not matter here whether the vault refuses a pipe or waits for it. The policy that let the mount in stays the old one.
     let refused = answer.err().map(|status| status.message().to_owned()).unwrap_or_default();
     assert!(!refused.starts_with("PolicyDenied: "), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! `keyferry render`: a class's files with made-up values, and what is said of classes and values that have none.
+//! `keyferry render`: a class's files with made-up values, and the messages about classes and values that have none.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -150,7 +150,7 @@ fn values_that_are_none_have_their_line() {
     ");
 }
 
-/// As a store has it that keeps texts: the members of a JSON object are its fields, and the peer's classes deliver the text.
+/// As in a store that keeps texts: the members of a JSON object are its fields, and the peer's classes deliver the text.
 #[test]
 fn a_text_is_the_stored_text() {
     let class = "
@@ -219,7 +219,7 @@ error: class.yaml:1:4: not valid YAML: unclosed bracket '[' (look there and just
 "#);
 }
 
-/// `check` points at the template's own line, in each way that a class may write it.
+/// `check` shows the template's own line, in each way that a class may write it.
 #[test]
 fn check_points_at_a_templates_line() {
     let house = House::bare();

@@ -1,4 +1,4 @@
-//! The real servers behind the tests of backends, each piece of them proved: what builds on `bao` need not wonder.
+//! The real servers behind the tests of backends, each piece of them tested: so tests that use `bao` can trust it.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -209,7 +209,7 @@ async fn a_standby_hands_on() {
     assert_eq!(
         (redirect.status, redirect.header("location")),
         (307, Some(there.as_str())),
-        "it sends clients to whom it last knew to lead"
+        "it sends clients to the last leader that it knew"
     );
 }
 
@@ -250,7 +250,7 @@ async fn the_proxy_delays_and_counts() {
     // Connecting is a round trip, asking another.
     let took = began.elapsed().as_millis();
     assert!((200..2000).contains(&took), "{took} ms");
-    eventually("both connections are over", async || (proxy.accepted(), proxy.open()) == (2, 0)).await;
+    eventually("both connections have ended", async || (proxy.accepted(), proxy.open()) == (2, 0)).await;
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn https_is_served_with_any_certificate_and_clients_show_theirs() {
     assert!(curl().await.0.contains("client_token"));
 }
 
-/// Nothing outlives a test, not even one that is killed: the servers' parent here is a process that is.
+/// Nothing outlives a test, not even a killed one: here the servers' parent is a process that the test kills.
 #[tokio::test]
 async fn servers_die_with_the_test() {
     const INSIDE: &str = "KEYFERRY_TEST_SERVERS";
@@ -320,14 +320,14 @@ async fn servers_die_with_the_test() {
     }
     let mut child = tokio::process::Command::from(apart(std::env::current_exe().unwrap()));
     child.args(["--exact", "servers::servers_die_with_the_test", "--nocapture"]).env(INSIDE, "1").kill_on_drop(true);
-    // What one that is killed cannot tidy up is tidied up here. PostgreSQL's user has to get at its own.
+    // A killed process cannot tidy up, so the test does it here. PostgreSQL's user must be able to reach its own files.
     let folder = crate::folder::new();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     child.env("TMPDIR", folder.path());
     let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()));
     let pids: Vec<String> = loop {
-        let line = lines.next_line().await.unwrap().expect("the child tells its servers");
+        let line = lines.next_line().await.unwrap().expect("the child prints its servers");
         if let Some((_, pids)) = line.split_once("pids ") {
             break pids.split(' ').map(str::to_owned).collect();
         }

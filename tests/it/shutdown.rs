@@ -21,7 +21,7 @@ async fn the_signals_of_kubelet_and_of_a_terminal_end_it_in_order() {
     for signal in [Signal::TERM, Signal::INT] {
         let house = House::new("");
         let mut provider = house.serve();
-        // A connected driver that asks nothing holds up nobody.
+        // A connected driver that asks nothing delays nobody.
         let _idle = provider.client().await;
         provider.mount(house.request(&web(), DB)).await.unwrap();
         provider.signal(signal);
@@ -84,7 +84,7 @@ async fn a_successor_serves_while_the_first_drains() {
     let second = house.serve();
     assert!(first.is_running(), "it drains still");
     assert_eq!(shown(&second.mount(house.request(&web(), DB)).await.unwrap()), DB_SHOWN);
-    // What the first has under way is answered, and its end leaves the successor's socket alone.
+    // The first one answers what it has under way, and its end leaves the successor's socket alone.
     let status = mount.await.unwrap().unwrap_err();
     assert!(status.message().starts_with("BackendTimeout: "), "{status:?}");
     assert_eq!(first.wait_within(Duration::from_secs(10)).await.code(), Some(0), "{}", first.log());
@@ -102,7 +102,7 @@ async fn a_restart_under_a_connected_driver_works() {
     assert!(provider.end().await.success());
     let provider = house.serve();
     assert_eq!(mount().await.unwrap(), DB_SHOWN);
-    // Killed: without farewell, and with its socket left behind.
+    // Killed: it closes no connection, and leaves its socket behind.
     drop(provider);
     let provider = house.serve();
     // A connection that broke without a word may cost the one call that finds out, as with any gRPC client.

@@ -1,4 +1,4 @@
-//! `keyferry status` against the real daemon: what it shows, who may ask, and what a client that does not play along can hold.
+//! `keyferry status` with the real daemon: what it shows, who may ask, and what a bad client can hold.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -65,7 +65,7 @@ async fn a_script_gets_one_document_without_a_secret() {
     drop(provider);
 }
 
-/// At the time when one asks, the configuration is what is wrong.
+/// If somebody asks at that time, the configuration is what is wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_answers_while_the_configuration_has_faults() {
     let house = House::new("");
@@ -73,7 +73,7 @@ async fn it_answers_while_the_configuration_has_faults() {
     let before = document(&house)["configuration"].clone();
     house.reconfigure("policy:", "polcy:");
     provider.signal(rustix::process::Signal::HUP);
-    eventually("the fault is told", async || document(&house)["configuration"]["fault"].is_string()).await;
+    eventually("the status has the fault", async || document(&house)["configuration"]["fault"].is_string()).await;
     let found = document(&house);
     let configuration = &found["configuration"];
     assert_eq!((&configuration["sha256"], &configuration["since"]), (&before["sha256"], &before["since"]), "the former one is in force");
@@ -179,7 +179,7 @@ async fn clients_that_hold_on_keep_nobody_out() {
     provider.mount(house.request(&web(), DB)).await.unwrap();
 }
 
-/// The status is not worth a mount: a daemon that cannot have the socket serves all the same.
+/// A mount is more important than the status: a daemon that cannot have the socket serves all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_folder_with_a_long_path_costs_no_mount() {
     let house = House::new("");

@@ -84,7 +84,7 @@ impl Store {
         fs::write(self.house.path("keyferry.yaml"), config).unwrap();
     }
 
-    /// As [`Store::configure`], by way of a proxy.
+    /// As [`Store::configure`], through a proxy.
     pub fn by_way_of(&self, proxy: SocketAddr, more: &str) {
         self.configure(&self.bao.url_at(proxy), more, "");
     }
@@ -110,13 +110,13 @@ impl Store {
         self.house.path(&format!("sockets/{provider}.sock"))
     }
 
-    /// One mount by a peer's socket.
+    /// One mount at a peer's socket.
     pub async fn mount_at(&self, provider: &str, request: MountRequest) -> Result<MountResponse, Status> {
         connect(&self.socket(provider)).await.unwrap().mount(request).await.map(tonic::Response::into_inner)
     }
 }
 
-/// The lone file of an answer.
+/// The only file of an answer.
 pub fn only_file(answer: &MountResponse) -> String {
     assert_eq!(answer.files.len(), 1, "{answer:?}");
     String::from_utf8(answer.files[0].contents.to_vec()).unwrap()

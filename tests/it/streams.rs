@@ -1,5 +1,5 @@
 //! What every command has in common: what goes to which stream, exit codes, `-o json` and `-q`, colours. The commands come from the parser's own
-//! definitions, so a new one is held to it too: it needs a line in [`FAILING`].
+//! definitions, so the tests also check a new one: it needs a line in [`FAILING`].
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! A provider of the real binary in a temporary folder, with a vault, an issuer of tokens and a client: what most tests start from.
+//! A provider with the real binary in a temporary folder, with a vault, an issuer of tokens and a client: most tests start from it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -27,7 +27,7 @@ pub type Client = CsiDriverProviderClient<Channel>;
 
 pub const ISSUER: &str = "https://oidc.example";
 
-/// Where a provider lives: everything in one folder that goes with it.
+/// The place of a provider: everything is in one folder that goes with it.
 pub struct House {
     pub folder: tempfile::TempDir,
     pub issuer: Issuer,
@@ -134,8 +134,8 @@ impl House {
         fs::OpenOptions::new().append(true).create(true).open(self.path("audit.jsonl")).unwrap()
     }
 
-    /// The audit lines so far. They are written by a thread apart, a moment after the answer may be out: so there is one at least, and nothing
-    /// has come for a while.
+    /// The audit lines so far. A thread of its own writes them, maybe a moment after the answer is out. So this waits until there is at least one,
+    /// and nothing has come for a while.
     #[allow(clippy::disallowed_methods)] // another process is waited for
     pub fn audit(&self) -> Vec<Value> {
         let began = Instant::now();
@@ -176,7 +176,7 @@ impl House {
         identity.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned()
     }
 
-    /// What the driver would send for these parameters, with a good token; a null takes an attribute away.
+    /// What the driver would send for these parameters, with a good token; a null removes an attribute.
     pub fn asking(&self, pod: &PodClaims, parameters: Value) -> MountRequest {
         let mut attributes = json!({ TOKENS: tokens(&[("keyferry", &self.token(pod, "keyferry"))]) });
         let Value::Object(parameters) = parameters else { panic!("parameters are an object") };
@@ -217,7 +217,7 @@ pub fn pod(namespace: &str, name: &str, service_account: &str) -> PodClaims {
     }
 }
 
-/// A request with these attributes besides those of kubelet; a null takes one away.
+/// A request with these attributes in addition to those of kubelet; a null removes one.
 pub fn request(pod: &PodClaims, attributes: Value) -> MountRequest {
     let mut all: Map<String, Value> = serde_json::from_value(json!({
         "secretProviderClass": "shop",
@@ -273,7 +273,7 @@ impl Provider {
         self.wait()
     }
 
-    /// A GET on the metrics endpoint, whose address the ready line tells: status line, headers and body.
+    /// A GET on the metrics endpoint, whose address is in the ready line: status line, headers and body.
     pub async fn get(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let log = self.log();
@@ -296,7 +296,7 @@ impl Drop for Provider {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Every refusal is in the log, word for word: so all that any test has provoked is looked at.
+        // Every refusal is in the log, word for word: so this looks at all that any test has provoked.
         if !std::thread::panicking() {
             let log = self.log.lock().unwrap();
             let debug: Vec<_> = log.iter().filter(|line| debug_text(line).is_some()).collect();
@@ -327,8 +327,8 @@ pub fn keyferry() -> Command {
     apart(env!("CARGO_BIN_EXE_keyferry"))
 }
 
-/// The daemon's command on a node without a driver and outside of a Pod, whatever this machine is: in a mount namespace of its own, which
-/// hides what kubelet and a driver may have put there. The script runs there first.
+/// The daemon's command on a node without a driver and outside of a Pod, whatever this machine is. It runs in a mount namespace of its own, which
+/// hides the files of kubelet and of a driver. The script runs there first.
 pub fn on_a_bare_node(script: &str) -> Command {
     let folders = "/etc/kubernetes /var/run/secrets /var/run/secrets-store-csi-providers";
     let hide = format!("for folder in {folders}; do [ ! -d $folder ] || mount -t tmpfs tmpfs $folder || exit 3; done");
@@ -341,8 +341,8 @@ pub fn on_a_bare_node(script: &str) -> Command {
     command
 }
 
-/// A command without the environment of the machine that runs the tests: proxies, `KEYFERRY_*`, what kubelet tells a Pod, locale.
-/// `PATH` and `TMPDIR` stay, and where coverage is written to.
+/// A command without the environment of the machine that runs the tests: proxies, `KEYFERRY_*`, what kubelet gives a Pod, locale. `PATH` and
+/// `TMPDIR` stay, and also the variable that says where coverage is written to.
 pub fn apart(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
@@ -355,7 +355,7 @@ pub fn shown(answer: &MountResponse) -> Vec<String> {
     answer.files.iter().map(|file| format!("{} {:04o} {}", file.path, file.mode, String::from_utf8_lossy(&file.contents))).collect()
 }
 
-/// Gathers the log, and says when the line "ready" came.
+/// Gathers the log, and reports when the line "ready" came.
 fn follow(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> std::sync::mpsc::Receiver<()> {
     let (ready, received) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -380,10 +380,10 @@ pub fn run(command: &mut Command, input: &str) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-// === Starting otherwise, and being asked otherwise ===
+// === Other ways to start, and to ask ===
 
 impl House {
-    /// The daemon's command line, to be run to its end where it is expected to end by itself.
+    /// The daemon's command line, for a test in which it must end by itself.
     pub fn serve_command(&self) -> Command {
         let mut command = keyferry();
         command.arg("serve").arg("--config").arg(self.path("keyferry.yaml"));
@@ -420,7 +420,7 @@ impl Provider {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// SIGTERM, and the exit status; unlike [`Provider::stop`] it lets this test's own connections say farewell meanwhile.
+    /// SIGTERM, and the exit status. Unlike [`Provider::stop`], it lets this test's own connections close in order meanwhile.
     pub async fn end(mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.wait_within(Duration::from_secs(20)).await
@@ -461,7 +461,7 @@ pub async fn http(address: &str, method: &str, path: &str) -> HttpAnswer {
     HttpAnswer { status, content_type: content_type.to_owned(), body: body.to_owned() }
 }
 
-/// Waits until it holds, at most 10 s.
+/// Waits until the condition is true, at most 10 s.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let polled = async {
         while !holds().await {

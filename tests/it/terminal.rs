@@ -41,7 +41,7 @@ impl Terminal {
         let gathered: Arc<Mutex<Vec<u8>>> = Arc::clone(&shown);
         thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // The last one who holds the other side is gone: EIO.
+            // The last process that has the other side is gone: EIO.
             while let Ok(read) = screen.read(&mut bytes) {
                 gathered.lock().unwrap().extend_from_slice(&bytes[..read]);
             }
@@ -66,7 +66,7 @@ impl Terminal {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).replace("\r\n", "\n")
     }
 
-    /// Waits until something holds.
+    /// Waits until a condition is true.
     #[track_caller]
     pub fn until(&self, what: &str, holds: impl Fn() -> bool) {
         wait_until(holds, || format!("{what}:\n{}", self.shown()));

@@ -1,4 +1,4 @@
-//! Pipes that nobody reads: a log collector that stalls holds up no mount, no probe and no end.
+//! Pipes that nobody reads: a log collector that stops delays no mount, no probe and no end.
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::net::TcpListener;
@@ -28,7 +28,7 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    /// Waits until it serves. Its log cannot tell: the metrics are at a port that was free a moment ago.
+    /// Waits until it serves. Its log cannot show that: the metrics are at a port that was free a moment ago.
     async fn start(house: &House, out: Stdio, err: Stdio) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         house.reconfigure("METRICS", &address);
@@ -78,7 +78,7 @@ fn denied() -> String {
     (0..60).map(|number| format!("- secret: bank/a-secret-with-quite-a-long-name-{number}\n")).collect()
 }
 
-/// Mounts that fail and mounts that do not, side by side: all are answered in time, and with no code of the trap.
+/// Mounts that fail and mounts that do not, side by side: all get an answer in time, and none gets a code of the trap.
 async fn assert_all_are_answered(house: &House, client: &Client, mounts: usize) {
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..mounts {
@@ -130,7 +130,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
         let peak =
             memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
         assert!(peak < 96 * 1024, "{peak} KiB");
-        // It flows again: what was kept comes whole, and then how much is missing.
+        // It flows again: what was kept comes whole, and then the number of lines that are missing.
         let lines = lines(reader);
         let said = timeout(Duration::from_secs(20), async {
             let mut all = Vec::new();

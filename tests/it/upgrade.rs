@@ -22,7 +22,7 @@ use crate::support::{House, Provider, connect, keyferry, request, run, web};
 /// What is copied from the fixture to the node. The rest of it says what to do with that.
 const LEFT: [&str; 6] = ["age.key", "ca.crt", "cache.key", "state", "vault", "classes.yaml"];
 
-/// The classes whose credentials are found again.
+/// The classes whose credentials Keyferry finds again.
 const LEASED: [&str; 3] = ["certificate", "database", "vault-class"];
 
 /// What version 0.1.0 answered, and where its servers were.
@@ -60,7 +60,7 @@ impl From<MountResponse> for Delivered {
     }
 }
 
-/// A node that version 0.1.0 was on. Of its two stores one is gone, with all that it could say of its leases.
+/// A node where version 0.1.0 ran. One of its two stores is gone, with all that it could say of its leases.
 struct Node {
     house: House,
     recorded: Recorded,
@@ -100,7 +100,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/state-0.1.0").join(name)
 }
 
-/// Git keeps no modes: what is there is for its owner alone.
+/// Git keeps no modes: here every file is for its owner alone.
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         fs::create_dir_all(to).unwrap();
@@ -149,11 +149,7 @@ async fn what_version_0_1_0_left_is_found_again() {
     assert!(provider.log().contains("leases of a former process are taken up"), "{}", provider.log());
     assert!(!provider.log().contains("do not open"), "{}", provider.log());
     let shared = node.mount(&provider, "shared").await.unwrap_err();
-    assert!(
-        shared.message().starts_with("BackendUnavailable: "),
-        "a lease of nobody in particular is given to nobody: {}",
-        shared.message()
-    );
+    assert!(shared.message().starts_with("BackendUnavailable: "), "a lease without a holder is given to nobody: {}", shared.message());
     provider.stop();
     for (name, content) in kept {
         assert_eq!(read(name), content, "{name}");

@@ -77,7 +77,7 @@ fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
     error: DIR/vault/shop/tls.age is encrypted for other recipients
     note: nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)
     ");
-    // As after a run that was cut short: a part is sealed to the old recipient still.
+    // As after a run that was cut short: a part is still encrypted for the old recipient.
     let both = house.path("new.key");
     fs::write(house.path("vault/shop/x.age"), fs::read(&files[0]).unwrap()).unwrap();
     let (code, _, err) = vault(&house, "vault", &["rekey", "--identity", both.to_str().unwrap()], "");
@@ -112,7 +112,7 @@ fn a_run_that_was_cut_short_is_finished_by_another() {
     assert!(files.iter().all(|file| age(&new_key, file).is_some()));
 }
 
-/// Runs the command until the folders have seen so many steps of writing, and kills it then; `None`: it took fewer, and ended by itself.
+/// Runs the command until the folders have seen this many steps of writing, and then kills it. `None`: it took fewer, and ended by itself.
 fn killed_after(steps: usize, command: &mut Command, folders: &[PathBuf]) -> Option<ExitStatus> {
     let watch = inotify::init(CreateFlags::NONBLOCK).unwrap();
     let written = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
@@ -327,8 +327,8 @@ fn every_fault_is_told_at_once_without_a_value_and_nothing_is_set() {
     assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");
 }
 
-/// What the API server would refuse is no Secret either: a key that it does not know would be lost in silence, and a name with a place of a
-/// template in it would become a secret's name.
+/// What the API server would refuse is not a Secret here either: a key that it does not know would be lost in silence, and a name with a template's
+/// placeholder would become a secret's name.
 #[test]
 fn a_secret_that_the_api_server_would_refuse_is_not_imported() {
     let house = house();

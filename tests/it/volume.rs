@@ -38,7 +38,7 @@ fn a_full_tmpfs_keeps_the_former_files() {
         let (before, room) = (names(&volume), free(&volume));
         let error = put(&volume, None, &[("a", b"new"), ("db/b", &vec![b'y'; 300_000]), ("c", b"")]).unwrap_err();
         insta::assert_snapshot!(error, @"cannot write db/b in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
-        assert_eq!((names(&volume), free(&volume)), (before, room), "what was begun is cleaned");
+        assert_eq!((names(&volume), free(&volume)), (before, room), "the unfinished write is cleaned");
         assert_eq!(fs::read(volume.join("a")).unwrap(), b"former");
         assert_eq!(fs::read(volume.join("db/b")).unwrap(), vec![b'x'; 50_000]);
         // What fits beside the former files still works, and gives their room back.

@@ -1,4 +1,5 @@
-//! `.github/workflows` decide nothing: they call targets of the Makefile, which anybody can run, and what they take from others cannot change by itself.
+//! `.github/workflows` decide nothing. They call targets of the Makefile, which anybody can run, and what they take from others cannot change by
+//! itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -135,7 +136,7 @@ fn targets() -> BTreeSet<String> {
     phony.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Nobody is surprised by a release: `docs/release.md` names each target that the workflow calls, and each right that it has.
+/// No release surprises anybody: `docs/release.md` names each target that the workflow calls, and each right that it has.
 #[test]
 fn the_page_names_what_the_workflow_does() {
     let workflow = fs::read_to_string(root().join(".github/workflows/release.yaml")).unwrap();

@@ -6,7 +6,7 @@ import time
 from cluster import no_file_is_empty, pod, same, secret_provider_class, volume_files
 
 SHORT = True
-# Waits: beside the others.
+# It waits, so it runs at the same time as the others.
 LANE = "rotation"
 
 PODS = 50
@@ -23,7 +23,7 @@ def run(cluster):
 
 
 def node_restarts(cluster):
-    """The node's services end and come back, and Keyferry comes up last: its Pod is held back until the others have tried."""
+    """The node's services end and come back, and Keyferry comes up last: its Pod waits until the others have tried."""
     names = [f"restarted-{number}" for number in range(PODS)]
     cluster.hold_daemon_back()
     started = time.monotonic()

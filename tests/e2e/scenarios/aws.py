@@ -1,4 +1,4 @@
-"""AWS, played by a server, as the Pod with kubelet's own token and the role that its ServiceAccount's annotation names: files, rotation, a denied and an absent name, a class of AWS's own provider, and AWS out.
+"""AWS, played by a server. Keyferry logs in as the Pod, with kubelet's own token and the role in its ServiceAccount's annotation: files, rotation, a denied and an absent name, a class of AWS's own provider, and AWS out.
 """
 
 import json
@@ -8,13 +8,13 @@ import node as nodes
 import stores
 from cluster import contains, pod, same, secret_provider_class
 
-# Waits of minutes, and a daemon of its own configuration.
+# It waits for minutes, and has a daemon with another configuration.
 LANE = "aws"
 
-# The peer's socket, as the comment in the overlay's configuration has it.
+# The peer's socket, as in the comment of the overlay's configuration.
 PEER = ("# providers: [keyferry, aws]", "providers: [keyferry, aws]")
 
-# The ServiceAccount names its role itself. The overlay's own way, a role of the configuration, is tried by scenarios/overlays.py.
+# The ServiceAccount names its role itself. scenarios/overlays.py tries the overlay's own way, a role of the configuration.
 ANNOTATED = (', role: "arn:aws:iam::123456789012:role/${namespace}-${serviceAccount}" }', " }")
 ANNOTATION = "eks.amazonaws.com/role-arn"
 
@@ -28,7 +28,7 @@ OBJECTS = """
   path: url
 """
 
-# With keys in capitals, as that provider's own tests write them.
+# With keys in capitals, as in that provider's own tests.
 OF_PEER = """
 - ObjectName: shop/db
   objectType: secretsmanager

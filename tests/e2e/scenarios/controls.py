@@ -7,7 +7,7 @@ import examples
 from cluster import EXAMPLES, Failed, contains, no_file_is_empty, pod, secret_provider_class
 
 SHORT = True
-# The driver's interval is another here.
+# The driver has another interval here.
 LANE = "controls"
 
 PROVIDER = "recorder"
@@ -18,7 +18,7 @@ def run(cluster):
     cluster.node.start_driver("2m")
     cluster.node.start_recorder()
     cluster.namespace("controls")
-    # An old driver has no such interval: its rotation is a loop of its own.
+    # An old driver has no such interval: it rotates in a loop of its own.
     if not cluster.node.driver_is_old:
         a_code_of_the_trap_starts_an_empty_pod(cluster)
     another_code_makes_an_event(cluster)

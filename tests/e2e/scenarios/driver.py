@@ -1,4 +1,4 @@
-"""What the real driver sends, and what it and kubelet do after each kind of answer, is what tests/golden/driver-VERSION.json has.
+"""The real driver sends what tests/golden/driver-VERSION.json has. It and kubelet do what that file says after each kind of answer.
 """
 
 import json
@@ -8,7 +8,7 @@ import time
 import tools
 from cluster import Failed, pod, same, secret_provider_class, volume_files
 
-# The driver's interval is another here, and it must be the last on its node: the recorder takes Keyferry's place.
+# The driver has another interval here. This scenario must be the last on its node: the recorder replaces Keyferry.
 LANE = "controls"
 ORDER = 90
 
@@ -45,7 +45,7 @@ def run(cluster):
 
 
 def compare(seen):
-    """Writes the golden file with GOLDEN=write, else holds what was seen against it."""
+    """Writes the golden file with GOLDEN=write, otherwise compares what was seen with it."""
     golden = tools.REPOSITORY / f"tests/golden/driver-{seen['driver']}.json"
     text = json.dumps(seen, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     if os.environ.get("GOLDEN") == "write":
@@ -74,7 +74,7 @@ def recorded(cluster, record):
     calls = {"first mount": shape(record, "golden/files", 1)}
     for name, fields in [("tokens in secrets", {"serviceAccountTokenInSecrets": True}), ("no tokens", {"tokenRequests": []})]:
         calls[name] = first_call_with(cluster, record, name.replace(" ", "-"), fields)
-    # An interval that is over: the next republish of a mounted volume is a call too.
+    # After the interval, the next republish of a mounted volume is a call too.
     cluster.node.start_driver("0s")
     calls["republish"] = cluster.until("a republish", lambda: shape(record, "golden/files", 2), 150)
     cluster.drop_namespace("golden")

@@ -1,4 +1,4 @@
-"""Events on Pods: one that starts while the store is down says so, and when that is over; and what the real API server makes of each call.
+"""Events on Pods: a Pod that starts while the store is down has one, and one when that has ended; and what the real API server does with each call.
 """
 
 import json
@@ -10,11 +10,11 @@ import node as nodes
 import stores
 from cluster import EXAMPLES, Failed, pod, same
 
-# A store that goes down, and a daemon of its own configuration: beside the others, on a node of its own.
+# It has a store that goes down, and a daemon with another configuration: so it has a node of its own.
 LANE = "events"
 
 EVENTS = ("log: { format: json, level: info }", "events: { enabled: true }\n\nlog: { format: json, level: info }")
-# What has just been read is not asked for again, and so is not old.
+# Keyferry does not ask again for what it has just read, so that is not old.
 HARDLY_FRESH = ("  fresh: 2m", "  fresh: 1s")
 STARTED, REPLACED = "StartedFromStaleSecret", "StaleSecretReplaced"
 
@@ -23,7 +23,7 @@ def run(cluster):
     bao = stores.OpenBao(cluster)
     bao.start()
     stores.install(cluster, bao, EVENTS, HARDLY_FRESH, components=["events"])
-    # The page's first Pod has its secret from the file vault, which this overlay takes away.
+    # The page's first Pod has its secret from the file vault, which this overlay removes.
     cluster.delete("shop", "pod/first", "--wait=false")
     cluster.apply(EXAMPLES / "openbao-static.yaml")
     cluster.ready("shop", "openbao-static")
@@ -84,7 +84,7 @@ def reasons(cluster, name):
 
 
 def what_the_api_server_says(cluster):
-    """With the daemon's own rights, each call that the daemon makes, and the answers that it tells apart (src/kube/event.rs)."""
+    """With the daemon's own rights, each call that the daemon makes, and the answers that it distinguishes (src/kube/event.rs)."""
     token = cluster.kubectl("-n", "keyferry", "create", "token", "keyferry").strip()
     event = events_of(cluster, "started", STARTED)[0]
     path = "/apis/events.k8s.io/v1/namespaces/shop/events"

@@ -11,12 +11,12 @@ SHORT = True
 NEEDS_NODE = False
 ORDER = 10
 
-# What another scenario shows: it waits for something, or needs another overlay.
+# Other scenarios show these: they wait for something, or need another overlay.
 ELSEWHERE = {"keyferry", "namespace", "missing", "owner"}
 # The examples of other stores.
 OTHERS = ("openbao-", "aws")
 
-# Each synced Secret: its type, and the fields of the vault that its keys are.
+# Each synced Secret: its type, and the vault's fields for its keys.
 SYNCED = {
     "env": ("db-env", "Opaque", {"DB_USER": ("shop/db", "username"), "DB_PASSWORD": ("shop/db", "password")}),
     "tls": ("shop-tls", "kubernetes.io/tls", {"tls.crt": ("shop/tls", "tls.crt"), "tls.key": ("shop/tls", "tls.key")}),
@@ -29,7 +29,7 @@ SYNCED = {
 def run(cluster):
     cluster.bash("sh deploy/examples/vault.sh ./vault ./age.key >/dev/null")
     cluster.bring_vault()
-    # A vault that comes as Secrets has no room for a secret of 1 MiB.
+    # A vault in Secrets has no room for a secret of 1 MiB.
     elsewhere = ELSEWHERE if cluster.node else ELSEWHERE | {"large"}
     files = sorted(path for path in EXAMPLES.glob("*.yaml") if path.stem not in elsewhere and not path.stem.startswith(OTHERS))
     cluster.apply(EXAMPLES / "namespace.yaml", *files)

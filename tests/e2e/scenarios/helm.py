@@ -11,7 +11,7 @@ from cluster import MANIFESTS, Failed, contains, pod, same, secret_provider_clas
 from setup import follow
 
 SHORT = True
-# It changes the daemon again and again.
+# It changes the daemon many times.
 LANE = "helm"
 
 CHART = tools.REPOSITORY / "deploy/helm/keyferry"
@@ -43,7 +43,7 @@ def takes_over(cluster):
     notes = helm(cluster, OLDEST, "get", "notes", "keyferry")
     same(daemonset(cluster)["metadata"]["uid"], before["metadata"]["uid"], "the DaemonSet's uid after --take-ownership")
     serves(cluster, "by-helm-3")
-    # The notes ask for what is there, and their commands run.
+    # The notes ask for objects that exist, and their commands run.
     asked = re.search(r"kubectl -n keyferry get (.*)", notes)[1].split()
     same(asked, KEYS, "what the notes say is needed")
     cluster.bash(re.search(r"(kubectl -n keyferry get .*)", notes)[1])
@@ -75,7 +75,7 @@ def upgrades(cluster):
 
 
 def survives_a_fault(cluster):
-    """A fault that no schema sees: the Pod does not become ready, its log says why, and `helm rollback` goes back."""
+    """A fault that a schema cannot find: the Pod does not become ready, its log says why, and `helm rollback` goes back."""
     former, revision = mounted(cluster), json.loads(helm(cluster, NEWEST, "history", "keyferry", "--output=json"))[-1]["revision"]
     values = values_file(cluster, '"files/${namespace}/**"', '"file/${namespace}/**"')
     helm(cluster, NEWEST, "upgrade", "keyferry", CHART, "--values", values)
@@ -98,7 +98,7 @@ def rolls_back(cluster, revision):
 
 
 def keeps_its_values(cluster):
-    """The configuration is that of before, so there is no new ConfigMap."""
+    """The configuration is the former one again, so there is no new ConfigMap."""
     former = mounted(cluster)
     for flag in ["--reuse-values", "--reset-then-reuse-values"]:
         helm(cluster, NEWEST, "upgrade", "keyferry", CHART, flag, "--set", "podLabels.e2e=reused")

@@ -51,7 +51,7 @@ def tokens_in_either_field(cluster):
     ask_driver(cluster, serviceAccountTokenInSecrets=False)
     starts(cluster, "in-attributes")
     same(fields_with_tokens(cluster, record, "seen-in-attributes"), {"attributes"}, "without serviceAccountTokenInSecrets: where tokens come")
-    # As shipped, it says nothing: with a value of either kind it could not be without tokenRequests.
+    # As shipped, the field is not set: with any value it would need tokenRequests.
     ask_driver(cluster, serviceAccountTokenInSecrets=None)
     cluster.node.stop("recorder")
     (nodes.PROVIDERS / "recorder.sock").unlink()
@@ -79,8 +79,8 @@ def as_shipped(cluster):
 
 
 def pretenders(cluster):
-    """A class, and a volume's attributes, that say to be the Pod who/victim, with a token of that very Pod. kubelet's own keys win: what is that Pod's
-    is denied, and what is their own they get."""
+    """A class, and a volume's attributes, that claim to be the Pod who/victim, with a token of that very Pod. kubelet's own keys win: Keyferry denies that
+    Pod's secrets, and delivers their own."""
     stolen = keys_of_the_victim(cluster)
     cluster.apply(
         secret_provider_class("pretends", "thief", "- secret: who/note\n  field: text\n", **stolen),
@@ -118,7 +118,7 @@ def keys_of_the_victim(cluster):
 
 
 def without_our_audience(cluster):
-    """The CSIDriver object asks for no token, then for another's. A token of another Pod, which no kubelet overwrites now, is no way in."""
+    """The CSIDriver object asks for no token, then for another's. Now kubelet does not overwrite a token of another Pod: Keyferry must refuse it."""
     cluster.delete("thief", "pod/pretends", "pod/pretends-itself")
     ask_driver(cluster, tokenRequests=[])
     applies(cluster, "no-token")
@@ -140,7 +140,7 @@ def without_our_audience(cluster):
 
 
 def keys_from_a_file(cluster):
-    """The file has another cluster's key, as after a move or before a new signing key was brought; then what the page says is done."""
+    """The file has another cluster's key, as after a move, or before somebody brought a new signing key. Then we do what the page says."""
     (cluster.folder / "other.json").write_text(json.dumps({"keys": [a_key("another-cluster")]}))
     made = cluster.kubectl("-n", "keyferry", "create", "configmap", "keyferry-jwks", f"--from-file=jwks.json={cluster.folder / 'other.json'}",
                            "--dry-run=client", "-o", "yaml")
@@ -175,7 +175,7 @@ def bring_to_the_daemon(cluster, text):
 
 
 def keys_from_the_cluster(cluster):
-    """Without the right to fetch keys, those that a former daemon kept go on; without those, Pods wait until the right is there."""
+    """Without the right to fetch keys, Keyferry uses those that a former daemon kept. Without those, Pods wait until the right is there."""
     kept = nodes.STATE / "jwks.state"
     kept.unlink(missing_ok=True)
     cluster.install("jwks-in-cluster")

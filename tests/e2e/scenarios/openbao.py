@@ -1,4 +1,4 @@
-"""OpenBao with real logins: the examples, classes of the peers, a database user for each Pod that is kept and given back; the store down, and back.
+"""OpenBao with real logins: the examples, classes of the peers, a database user for each Pod that Keyferry keeps and revokes; the store goes down, and comes back.
 """
 
 import json
@@ -10,10 +10,10 @@ import stores
 from cluster import EXAMPLES, Failed, daemon_pids, failed_mount, pod, same, secret_provider_class
 from page import message
 
-# Waits of minutes, and a daemon of its own configuration: beside the others, on a node of its own.
+# It waits for minutes, and has a daemon with another configuration: so it has a node of its own.
 LANE = "openbao"
 
-# The peers' sockets, as the comment in the overlay's configuration has them.
+# The peers' sockets, as in the comment of the overlay's configuration.
 PEERS = ("# providers: [keyferry, vault, openbao]", "providers: [keyferry, vault, openbao]")
 DATABASE = "- secret: database/creds/shop\n  field: username\n- secret: database/creds/shop\n  field: password\n"
 
@@ -30,7 +30,7 @@ def run(cluster):
     postgresql.start()
     bao.start()
     stores.install(cluster, bao, PEERS, postgresql=postgresql)
-    # The page's first Pod has its secret from the file vault, which this overlay takes away.
+    # The page's first Pod has its secret from the file vault, which this overlay removes.
     cluster.delete("shop", "pod/first", "--wait=false")
     examples(cluster, bao, postgresql)
     peers(cluster, bao)
@@ -99,7 +99,7 @@ def peers(cluster, bao):
 
 
 def another_login(cluster, bao):
-    """A ServiceAccount that the store's role does not have: what is said; and once it has it, the Pod starts."""
+    """The store's role does not have a ServiceAccount: the event says so. Once the role has it, the Pod starts."""
     cluster.namespace("shop", "web", "job")
     cluster.apply(secret_provider_class("users", "shop", DATABASE), pod("job", "shop", "users", service_account="job"))
     event = cluster.waits_with("shop", "job", "BackendLoginFailed")
@@ -115,7 +115,7 @@ def another_login(cluster, bao):
 
 
 def users_are_kept(cluster, postgresql):
-    """Over `kill -9` of the daemon and over a roll-out no Pod gets another user, and none is made. Returns each Pod's."""
+    """After `kill -9` of the daemon and after a roll-out, no Pod gets another user, and the store makes none. Returns each Pod's."""
     cluster.apply(pod("user-1", "shop", "users"), pod("user-2", "shop", "users"))
     cluster.ready("shop", "user-1", "user-2")
     users = logins(cluster)
@@ -152,7 +152,7 @@ def rolled_out(cluster):
 
 
 def mounted_again(cluster, names):
-    """Waits until the new process has mounted each Pod's volume: its audit line says that nothing new was asked of the store."""
+    """Waits until the new process has mounted each Pod's volume: its audit line says that it asked the store for nothing new."""
     def mounted():
         for name in names:
             cluster.look_again("shop", name)
@@ -210,7 +210,7 @@ def store_down(cluster, bao):
     before; and all start once the store is back."""
     bao.bao("kv", "put", "-mount=kv", "shop/late", "password=late")
     cluster.apply(secret_provider_class("late", "shop", "- secret: kv/data/shop/late\n  field: password\n"))
-    # A frozen store takes a connection, and does not go on with it; one that it had is given up first, when it answers no ping.
+    # A frozen store takes a connection, and does not go on with it. Keyferry gives up an open one first, when it answers no ping.
     waits(cluster, "frozen", bao.freeze, "none could be made in 5 s|keep-alive timed out")
     waits(cluster, "refused", bao.kill, "Connection refused")
     starts_without_the_store(cluster)
@@ -225,7 +225,7 @@ def store_down(cluster, bao):
 
 
 def waits(cluster, name, trouble, why):
-    """Brings the trouble about, and a Pod with a secret that nothing has asked for before. In time its event says why; the store is asked now and then."""
+    """Starts the trouble, and a Pod with a secret that nothing has asked for before. In time its event says why. Keyferry asks the store now and then."""
     trouble()
     cluster.apply(pod(name, "shop", "late"))
     start = failed_mount("FailedPrecondition", "shop", name, "BackendUnavailable: object 1 (password): bao/kv/data/shop/late: ")
@@ -242,5 +242,5 @@ def starts_without_the_store(cluster):
     cluster.remark(f"a Pod has started {time.monotonic() - started:.0f} s after it was made, without the store")
     same(cluster.read("shop", "started", "/secrets/password"), "second", "the file of a Pod that starts without the store")
     line = cluster.audit("shop", "started")[-1]
-    # `fresh` where the last answer is younger than cache.fresh still.
+    # `fresh` if the last answer is still younger than cache.fresh.
     same({entry["source"] for entry in line["objects"]} - {"fresh", "stale"}, set(), "other sources in the audit line of a Pod that starts without the store")

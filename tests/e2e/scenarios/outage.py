@@ -1,4 +1,4 @@
-"""An outage as docs/outage.md has one tried: the store is sealed while Pods start, and the daemon restarts; then the node; then without the API server.
+"""An outage, as docs/outage.md says how to try one: the store is sealed while Pods start, and the daemon restarts. Then the node restarts, and then the API server is away.
 """
 
 import json
@@ -28,12 +28,12 @@ def run(cluster):
 
 
 def the_drill(cluster, bao):
-    """The page's own commands, but for the one that ends the outage. Returns the password that the store has."""
+    """The page's own commands, without the one that ends the outage. Returns the password that the store has."""
     bao.bao("kv", "put", "-mount=kv", "shop/late", "password=late")
     password = bao.bao("kv", "get", "-mount=kv", "-field=password", "shop/db").strip()
     follow(cluster, "outage.md", "Drill", replaced={"bao operator unseal": "true"}, **bao.environment())
     same(sources(cluster.audit("shop", "openbao-static")[-1]), {"stale"}, "the sources of a Pod that starts after the daemon")
-    # Nothing has read it before: nobody but the store can say.
+    # Nothing has read it before: only the store has it.
     cluster.apply(secret_provider_class("late", "shop", LATE), pod("late", "shop", "late"))
     cluster.waits_with("shop", "late", "BackendUnavailable", "is sealed", seconds=90)
     return password
@@ -44,7 +44,7 @@ def the_node_restarts(cluster, bao, password):
     same(bao.health(), 503, "the store's health before the node restarts")
     started, before = time.monotonic(), restarts(cluster)
     cluster.node.reboot()
-    # Until kubelet has looked, the API server has what was.
+    # Until kubelet has looked, the API server has the former state.
     cluster.until("the Pod's container starts again", lambda: restarts(cluster) > before, 240, every=2)
     cluster.ready("shop", "openbao-static", seconds=60)
     cluster.remark(f"a Pod runs {time.monotonic() - started:.0f} s after the node's restart, without the store")

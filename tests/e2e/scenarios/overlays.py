@@ -12,14 +12,14 @@ from cluster import EXAMPLES, OVERLAYS, Failed, daemon_pids, pod, same, secret_p
 from setup import follow
 
 SHORT = True
-# It changes the daemon again and again, and removes it in the end: apart from the others, and the last on its node.
+# It changes the daemon many times, and removes it at the end: so it has a node of its own, and is the last on it.
 LANE = "overlays"
 ORDER = 90
 
 NOBODY_ELSE = "system:serviceaccount:keyferry:somebody"
 KEYFERRY = "system:serviceaccount:keyferry:keyferry"
 
-# Beyond what every ServiceAccount has, as `kubectl auth can-i --list` shows it, and what the table of docs/install.md calls it.
+# Rights beyond those of every ServiceAccount: as `kubectl auth can-i --list` shows them, and as the table of docs/install.md calls them.
 RIGHTS = {
     "jwks-in-cluster": (
         {"[/.well-known/openid-configuration/] [] [get]", "[/.well-known/openid-configuration] [] [get]",
@@ -37,7 +37,7 @@ OWN_TOKEN = Path("var/run/secrets/kubernetes.io/serviceaccount/token")
 
 def run(cluster):
     cluster.namespace("shop")
-    # Every ServiceAccount has this by default. Where an admin has withdrawn it, the overlay has to bring it along.
+    # Every ServiceAccount has this by default. If an admin has removed it, the overlay must have it.
     cluster.kubectl("delete", "--ignore-not-found", "clusterrolebinding", "system:service-account-issuer-discovery")
     everybodys = {namespace: rights(cluster, NOBODY_ELSE, namespace) for namespace in ["keyferry", "kube-system"]}
     has_what_the_page_says(cluster, None, everybodys)
@@ -58,7 +58,7 @@ def run(cluster):
 
 
 def vault_in_secrets(cluster):
-    """As section 5 says. The nodes' own vault stays without what this one has."""
+    """As section 5 says. The nodes' own vault does not get what this one has."""
     value = set_in_the_vault(cluster, "first")
     follow(cluster, "install.md", "5.", "No way to write to nodes?", skip=["--dry-run"])
     cluster.install("vault-in-secrets")
@@ -158,13 +158,13 @@ def starts(cluster, name, value):
     cluster.apply(secret_provider_class(name, "shop", "- secret: shop/overlay\n  field: value\n"), pod(name, "shop", name))
     cluster.ready("shop", name)
     same(cluster.read("shop", name, "/secrets/value"), value, f"{name}: the file")
-    # Of the first mount: rotation by a driver before 1.6.0 does not say the class.
+    # The first mount's line: a driver before 1.6.0 does not name the class when it rotates.
     line = cluster.audit("shop", name)[0]
     same((line["outcome"], line["verified"], line["serviceAccount"], line["class"]), ("delivered", True, "web", name), f"{name}: the audit line")
 
 
 def changes(cluster, name, value):
-    """A changed secret reaches the running Pod. kubelet is made to look at once: rotation.py shows how long it takes by itself."""
+    """A changed secret reaches the running Pod. We make kubelet look at once: rotation.py shows how long it takes by itself."""
     def changed():
         for daemon in cluster.daemons():
             cluster.look_again("keyferry", daemon["metadata"]["name"])
@@ -248,7 +248,7 @@ def mount_options(process, path):
 
 
 def leave(cluster, overlay):
-    """What the overlay has beside the base is removed, as docs/install.md says, before another is applied."""
+    """Removes what the overlay has in addition to the base, as docs/install.md says, before the next overlay."""
     cluster.delete("shop", f"pod/{overlay}", "pod/owner", "--wait=false")
     if overlay in RIGHTS:
         follow(cluster, "install.md", "Other ways", "From one overlay to another", replaced={"token-review": overlay})

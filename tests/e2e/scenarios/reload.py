@@ -11,7 +11,7 @@ import tools
 from cluster import Failed, pod, same, secret_provider_class
 from page import section_text
 
-# Waits of minutes, and another delivery.
+# It waits for minutes, and has another delivery.
 LANE = "reload"
 
 PAGE = "reload-applications.md"
@@ -36,7 +36,7 @@ def run(cluster):
 
 
 def changes(cluster, former, new):
-    """A secret changes. Whoever watches as the page says learns of it."""
+    """A secret changes. Each Pod that watches as the page says sees the change."""
     process = process_of(cluster, "web")
     folder, file = Watch(f"/proc/{process}/root/secrets"), Watch(f"/proc/{process}/root/secrets/password")
     version = versions_read(cluster)[-1][0]
@@ -47,10 +47,10 @@ def changes(cluster, former, new):
     cluster.remark(f"{new}: signal after {time.monotonic() - started:.0f} s")
     same(signals(cluster)[before:], [new], "what the application read after each signal")
     cluster.until("a Pod reads another version", lambda: versions_read(cluster)[-1][0] != version, 240, every=1)
-    # The Pod reads the version before the file: nobody finds the former file beside the new version.
+    # The Pod reads the version before the file: the former file never comes with the new version.
     read = versions_read(cluster)
     same({content for each, content in read if each == read[-1][0]}, {new}, "the files that the Pod found beside the new version")
-    # Whether a writer sets the new folder's mode is its own affair.
+    # A writer may set the new folder's mode, or not.
     same([event for event in named(folder.events()) if event != "ATTRIB data folder"], FOLDER_EVENTS, "the events of the folder")
     same(named(file.events()), FILE_EVENTS, "the events of the file")
 
@@ -75,7 +75,7 @@ def fenced(section):
 
 
 def the_pages_pod():
-    """The Pod with a sidecar. Its application is played: a process called `web`, which prints what it reads."""
+    """The Pod with a sidecar. A process called `web`, which prints what it reads, plays its application."""
     [text] = fenced("Send a signal")
     application = ("printf '#!/bin/sh\\ntrap \"cat /secrets/password; echo\" HUP\\nwhile :; do sleep 1; done\\n' >/tmp/web; "
                    "chmod +x /tmp/web; exec /tmp/web")
@@ -91,7 +91,7 @@ def json_text(text):
 
 def reader(cluster):
     """A Pod that watches its status object with the page's role and a token of its own, and prints each version with the file. The `wget` of busybox
-    offers no signature that an API server of today takes, so the node's kubectl is in the container."""
+    has no signature that today's API server takes, so the node's kubectl is in the container."""
     command = ("""kubectl -n shop get secretproviderclasspodstatuses reader-shop-web --watch -o jsonpath='{.status.objects[0].version}{"\\n"}' """
                """| while read -r version; do echo "$version $(cat /secrets/password)"; done""")
     made = pod("reader", "shop", "web", service_account="reader", command=command, automountServiceAccountToken=True)

@@ -8,7 +8,7 @@ from cluster import pod, same, secret_provider_class
 
 SHORT = True
 NEEDS_NODE = False
-# Waits of a minute: beside the others, on a node of its own.
+# It waits for a minute, so it has a node of its own.
 LANE = "rotation"
 
 SYNCED = [{"secretName": "rotated", "type": "Opaque", "data": [{"objectName": "password", "key": "password"}]}]

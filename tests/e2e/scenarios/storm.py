@@ -10,7 +10,7 @@ SHORT = True
 
 PODS = 50
 FILES = {"token": 100, "other": 100}
-# What a Pod's event may say meanwhile. Whatever else comes is not explained, and fails the run.
+# What a Pod's event may say meanwhile. Any other event is not explained, and fails the run.
 EXPLAINED = ["connection refused", "provider not found", "no such file or directory", "error reading from server", "transport is closing",
              "connection reset", "deadline exceeded", "DeadlineExceeded", "Unavailable", "driver name secrets-store.csi.k8s.io not found",
              "failed to sync configmap cache", "EOF", "not registered"]
@@ -26,7 +26,7 @@ def run(cluster):
 
 
 def start(cluster, name, trouble):
-    """Starts 50 Pods in the midst of a trouble, and holds each to its promise."""
+    """Starts 50 Pods in the middle of a trouble, and checks that each has its files."""
     before = cluster.failed_mounts("storm")
     over = threading.Event()
     thread = threading.Thread(target=trouble, args=(cluster, over))
@@ -35,7 +35,7 @@ def start(cluster, name, trouble):
     try:
         names = [f"{name}-{number}" for number in range(PODS)]
         cluster.apply({"apiVersion": "v1", "kind": "List", "items": [pod(each, "storm", "app") for each in names]})
-        # The trouble ends before the wait does: a provider that is killed for ever starts nothing.
+        # The trouble ends before the wait does: a provider that somebody kills for ever starts nothing.
         time.sleep(12)
     finally:
         over.set()

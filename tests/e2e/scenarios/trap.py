@@ -7,7 +7,7 @@ import time
 
 from cluster import daemon_pids, no_file_is_empty, pod, same, secret_provider_class
 
-# Waits of minutes: beside the others, on a node of its own.
+# It waits for minutes, so it has a node of its own.
 LANE = "trap"
 
 # kubelet gives a mount 2 minutes.
@@ -34,7 +34,7 @@ def prepare(cluster):
 
 
 def away(cluster, name):
-    """A Pod starts while the provider is away past kubelet's own deadline. The driver's client waits, and kubelet's call runs out."""
+    """A Pod starts while the provider is away for longer than kubelet's own deadline. The driver's client waits, and kubelet's call runs out."""
     cluster.hold_daemon_back()
     cluster.apply(pod(name, "trap", "app"))
     time.sleep(AWAY)

@@ -10,7 +10,7 @@ import tools
 from cluster import Failed, pod, same, secret_provider_class
 from openbao import DATABASE, mounted_again
 
-# A daemon of another version, and a store.
+# It has a daemon of another version, and a store.
 LANE = "upgrade"
 NEEDS_FORMER = True
 
@@ -47,7 +47,7 @@ def run(cluster):
 
 
 def start_from_the_former(cluster):
-    """A node on which version 0.1.0 is the first that was."""
+    """A node on which version 0.1.0 was the first."""
     cluster.delete("shop", "pod/first", "pod/openbao-static")
     cluster.kubectl("-n", "keyferry", "delete", "daemonset", "keyferry", "--wait=true")
     cluster.until("no daemon runs", lambda: not cluster.daemons())
@@ -79,7 +79,7 @@ def rolls_back(cluster, users, before):
 
 
 def upgrades_and_drains(cluster, postgresql, theirs, ours):
-    """The node is drained in the midst of the upgrade. Keyferry comes all the same, and what the drained Pods had is given back."""
+    """The node is drained in the middle of the upgrade. Keyferry comes all the same, and revokes what the drained Pods had."""
     gone = postgresql.users()
     cluster.kubectl("apply", "-k", cluster.folder / OURS)
     cluster.kubectl("drain", nodes.NODE, "--ignore-daemonsets", "--force", "--grace-period=1", "--timeout=120s", timeout=150)
@@ -124,7 +124,7 @@ def with_pods(cluster, name, trouble):
 
 
 def keeps(cluster, users, before, what):
-    """The credentials and versions of Pods that were there before are those of before, also once they are mounted again."""
+    """The credentials and versions of Pods that were there before stay the same, also after the next mount."""
     mounted_again(cluster, users)
     same(seen(cluster, users), before, f"the logins and their versions after {what}")
 

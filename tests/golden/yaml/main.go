@@ -74,7 +74,7 @@ func lines(entries []any) string {
 	return strings.Join(texts, ",\n")
 }
 
-// All documents of a stream, as kubectl sends them to the API server: those that are null are nothing to it.
+// All documents of a stream, as kubectl sends them to the API server: it ignores those that are null.
 func manifest(text string) answer {
 	decoder := kubernetes.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
 	documents := []json.RawMessage{}
@@ -117,7 +117,7 @@ func encoded(value any) answer {
 	return answer{JSON: text}
 }
 
-// As json.Marshal does, but for `<`, `>` and `&`, which that escapes for the sake of HTML.
+// As json.Marshal does, but not for `<`, `>` and `&`, which json.Marshal escapes because of HTML.
 func marshal(value any) (string, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)

@@ -1,18 +1,18 @@
-//! The arrows inside the backend room: a store sees no other store and nothing that stands around it, what stands around a store sees no
-//! store, and all of them see the door.
+//! The arrows inside the backend room. A store sees no other store, and nothing that is around it. What is around a store sees no store. All of them
+//! see the door.
 
 use super::circles::{Module, Tree};
 
-/// The places of the room, and what each may import of the others besides the door (`mod.rs`) and itself. A folder of `store` is a store
-/// like all others; any other file that is not named here is not known: say what it may import.
+/// The places of the room, and what each may import of the others, in addition to the door (`mod.rs`) and itself. A folder of `store` is a store
+/// like all others. If the test finds a file that is not named here, say what it may import.
 const PLACES: [(&str, &[&str]); 24] = [
     ("backend", &[]),
     ("backend/caching", &[]),
     ("backend/catalogue", &["backend/config", "backend/kind", "backend/serving"]),
     ("backend/config", &["backend/examine", "backend/failover", "backend/kind", "backend/store"]),
     ("backend/examine", &[]),
-    // Its members are entries of the configuration, and it sees of them what their kinds say. What the first one denied is on the disk beside
-    // the answers, since one thread writes there, and one fault stops all of it.
+    // Its members are entries of the configuration, and it sees what their kinds say. What the first one denied is on the disk together with the
+    // answers: one thread writes there, and one fault stops all of it.
     ("backend/failover", &["backend/config", "backend/examine", "backend/kind", "backend/stack/asked", "backend/stack/cache"]),
     // A class's own failover, which asks in the same order.
     ("backend/instead", &["backend/failover"]),
@@ -69,7 +69,7 @@ fn stores_and_what_stands_around_them_see_the_door_alone() {
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows inside backend that are none of its plan:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "arrows inside backend that its plan does not have:\n{}", wrong.join("\n"));
 }
 
 /// A file or folder at the door; in `stack` and `store`, what is there.

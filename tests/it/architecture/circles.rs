@@ -1,17 +1,17 @@
 //! Circles of imports between the files of one folder: two files that need each other are one file in two places.
 //!
-//! A file imports what its paths name: `super::`, `self::`, `crate::` and a child's name, in `use` and in code. A name that a module
-//! hands on by `use` is its owner's. That a parent declares a child, or hands on its names, is no import.
+//! A file imports what its paths name: `super::`, `self::`, `crate::` and a child's name, in `use` and in code. A name that a module hands on by
+//! `use` belongs to its owner. A parent that declares a child, or hands on its names, does not import it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::code_of;
 
-/// Where a module is below `src`, such as `["identity", "token"]`.
+/// The place of a module below `src`, such as `["identity", "token"]`.
 pub type Module = Vec<String>;
 
-/// Folders without a circle: each must stay so. A folder is its files, and the file of its name beside it.
+/// Folders without a circle: each must stay so. A folder is its files, and the file with its name next to it.
 const FOLDERS: [&str; 9] =
     ["audit", "backend/store/http", "config", "delivery", "files", "identity", "kube", "server/authority", "telemetry"];
 
@@ -40,9 +40,9 @@ pub struct Tree {
 /// What a file names.
 #[derive(Default)]
 struct File {
-    /// Each path in full: its module, and what follows it.
+    /// Each path in full: its module, and the rest.
     imports: Vec<Vec<String>>,
-    /// What others may name through it: a name, and the path it is had from.
+    /// What others may name through it: a name, and the path that it comes from.
     handed_on: BTreeMap<String, Vec<String>>,
 }
 
@@ -78,7 +78,7 @@ impl Tree {
 
     /// The module that has what a path names.
     fn owner(&self, path: &[String]) -> Option<&Module> {
-        // A name may be handed on a few times; not in a circle.
+        // A name may be handed on a few times, but not in a circle.
         let mut path = path.to_vec();
         for _ in 0..8 {
             let depth = (1..=path.len()).rev().find(|depth| self.files.contains_key(&path[..*depth]))?;
@@ -164,7 +164,7 @@ fn module_of(path: &str) -> Module {
     path.split('/').map(str::to_owned).collect()
 }
 
-/// The paths that begin at a word, all branches of their braces; where they end.
+/// The paths that begin at a word, with all branches of their braces, and the place where they end.
 fn read_paths(words: &[&str], mut at: usize, before: &[String], found: &mut Vec<Vec<String>>) -> usize {
     let mut path = before.to_vec();
     loop {
@@ -205,7 +205,7 @@ fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// A file's names and marks, without comments, texts, and the tests at its foot.
+/// A file's names and marks, without comments, texts, and the tests at its end.
 fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = code_of(text);

@@ -1,5 +1,5 @@
-//! Whether a line is one that `schemas/audit.json` describes. Every line that a test's daemon writes is looked at, so this is quick: it knows
-//! the keywords of that schema and no others. `audit.rs` compares it with an independent validator.
+//! Whether `schemas/audit.json` describes a line. The tests look at every line that a test's daemon writes, so this is quick: it knows the keywords
+//! of that schema and no others. `audit.rs` compares it with an independent validator.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// What every line begins with.
+/// How every line begins.
 const BEGINNING: &str = "{\"v\":1,\"time\":";
 
-/// Looks at the whole lines of a file, if there is one. A daemon that was killed in the middle of a write may have left a part of a line, and
-/// the next daemon's first line follows it: here standard output is a file, to which nobody adds the end of a line.
+/// Looks at the whole lines of a file, if there is one. A daemon that was killed in the middle of a write may have left a part of a line. Then the
+/// next daemon's first line follows directly: here standard output is a file, and nobody adds the end of the line.
 pub fn hold(file: &Path) {
     let Ok(text) = fs::read_to_string(file) else { return };
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
@@ -45,7 +45,7 @@ pub fn problem(line: &Value) -> Option<String> {
 
 fn of(schema: &Value, root: &Value, value: &Value, path: &str) -> Option<String> {
     schema.as_object().unwrap().iter().find_map(|(keyword, rule)| match keyword.as_str() {
-        "$defs" | "$schema" | "description" | "format" | "title" => None,
+        "$defs" | "$id" | "$schema" | "description" | "format" | "title" => None,
         "$ref" => of(root.pointer(rule.as_str().unwrap().trim_start_matches('#')).unwrap(), root, value, path),
         "oneOf" => {
             let problems: Vec<_> = rule.as_array().unwrap().iter().filter_map(|one| of(one, root, value, path)).collect();
@@ -70,7 +70,7 @@ fn fits(keyword: &str, rule: &Value, schema: &Value, value: &Value) -> bool {
         "maximum" => number() <= rule.as_f64().unwrap(),
         "minimum" => !value.is_number() || number() >= rule.as_f64().unwrap(),
         "pattern" => {
-            assert_eq!(rule, "^[0-9a-f]{16}$", "a new pattern: teach it here");
+            assert_eq!(rule, "^[0-9a-f]{16}$", "a new pattern: add it here");
             length() == 16 && value.as_str().unwrap().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         }
         "required" => rule.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some()),
@@ -81,8 +81,8 @@ fn fits(keyword: &str, rule: &Value, schema: &Value, value: &Value) -> bool {
             "number" => value.is_number(),
             "object" => value.is_object(),
             "string" => value.is_string(),
-            other => panic!("a new type {other}: teach it here"),
+            other => panic!("a new type {other}: add it here"),
         },
-        other => panic!("a new keyword {other}: teach it here"),
+        other => panic!("a new keyword {other}: add it here"),
     }
 }

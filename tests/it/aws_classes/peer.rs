@@ -96,7 +96,7 @@ impl Cluster {
         }
     }
 
-    /// As the tests for rotation do, in the region alone.
+    /// As the tests for rotation do, only in this region.
     async fn rotate(&self, suffix: &str) {
         self.moto.parameter(REGION, &format!("ParameterStoreRotationTest{suffix}"), "AfterRotation").await;
         self.moto.secret(REGION, &format!("SecretsManagerRotationTest{suffix}"), "AfterRotation").await;
@@ -123,7 +123,7 @@ async fn agent(asked: hyper::Request<Incoming>, _: Arc<()>) -> Answer {
 /// What a file says of one class.
 struct Class {
     parameters: BTreeMap<String, String>,
-    /// Which files the driver makes Kubernetes Secrets of.
+    /// The files that the driver makes Kubernetes Secrets of.
     synced: Vec<String>,
 }
 
@@ -212,7 +212,7 @@ async fn the_providers_own_classes_mount_as_its_own_tests_expect() {
     }
 }
 
-/// They name no region: that of the node's backend counts.
+/// They name no region: the region of the node's backend counts.
 #[tokio::test]
 async fn the_providers_examples_mount() {
     let moto = Moto::start().await;

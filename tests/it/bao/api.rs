@@ -36,8 +36,8 @@ impl Answer {
 }
 
 impl Bao {
-    /// One call below `/v1/`, on a connection of its own, whatever the server's certificate is worth. A body of null is none; headers are sent
-    /// besides those of token and namespace.
+    /// One call below `/v1/`, on a connection of its own. It accepts any certificate of the server. A body of null is none. The headers go out in
+    /// addition to those of token and namespace.
     pub async fn request(&self, method: &str, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         let mut request = hyper::Request::builder().method(method).uri(format!("/v1/{path}")).header("host", "localhost");
@@ -56,13 +56,13 @@ impl Bao {
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
 
-    /// [`Bao::request`], of which status and body are told.
+    /// [`Bao::request`], but only the status and the body.
     pub async fn api(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let answer = self.request(method, path, body, &[]).await;
         (answer.status, answer.body)
     }
 
-    /// [`Bao::api`] where nothing but success will do.
+    /// [`Bao::api`] for a call that must succeed.
     pub async fn must(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, body) = self.api(method, path, body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {body}");
@@ -70,7 +70,7 @@ impl Bao {
     }
 }
 
-/// Whether a server listens there and speaks.
+/// Whether a server listens there and answers.
 pub async fn answers(address: SocketAddr, tls: bool) -> bool {
     let request = hyper::Request::get("/v1/sys/seal-status").header("host", "localhost").body(Full::default()).unwrap();
     send(address, tls, request).await.is_ok()
@@ -101,7 +101,7 @@ fn json(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
 }
 
-/// The certificate that a server shows now, whatever it is worth.
+/// The certificate that a server shows now, valid or not.
 pub async fn certificate(address: SocketAddr) -> Vec<u8> {
     let stream = trusting(TcpStream::connect(address).await.unwrap()).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()

@@ -17,7 +17,7 @@ pub struct Request {
     pub path: String,
     /// Without its last slash; empty: the root namespace.
     pub namespace: String,
-    /// Of the token that came with the request; of a login, of the token that it made.
+    /// The accessor of the token that came with the request. For a login: of the token that it made.
     pub accessor: String,
     /// As the login made it, such as `jwt-system:serviceaccount:shop:web`; `root`; empty where there was no token.
     pub display_name: String,
@@ -36,8 +36,8 @@ impl fmt::Display for Request {
 }
 
 impl Bao {
-    /// The requests answered since the last time this was asked, in order, those with the root token left out. A request stands there before
-    /// its answer goes out. What the server does not audit is not there: `sys/health` and its like, and what a quota or a seal turned away.
+    /// The requests answered since this function was last called, in order, without those of the root token. A request is here before its answer
+    /// goes out. What the server does not audit is not here: `sys/health` and similar calls, and what a quota or a seal refused.
     pub fn requests(&self) -> Vec<Request> {
         let mut told = self.server.told.lock().unwrap();
         let text = fs::read_to_string(self.server.path("audit.jsonl")).unwrap_or_default();
@@ -58,7 +58,7 @@ impl Bao {
     }
 }
 
-/// Each request has a line when it comes and one when it is answered; the latter knows more.
+/// Each request has a line when it comes and one when it is answered. The second one knows more.
 fn request(line: &Value) -> Option<Request> {
     let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let or = |first: String, second: String| if first.is_empty() { second } else { first };

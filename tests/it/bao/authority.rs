@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
 
-/// A CA, made anew each time.
+/// A CA, made again each time.
 pub struct Authority {
     /// Its certificate (PEM).
     pub ca: String,
@@ -14,11 +14,11 @@ pub struct Authority {
 pub struct Pair {
     pub certificate: String,
     pub key: String,
-    /// The certificate once more, as it goes over the line.
+    /// The same certificate, as it goes over the network.
     pub der: Vec<u8>,
 }
 
-/// When a certificate is good.
+/// When a certificate is valid.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Life {
     /// Until 2001-01-01.
@@ -29,7 +29,7 @@ pub enum Life {
 }
 
 impl Authority {
-    /// `name` tells it from another in messages.
+    /// `name` distinguishes it from another in messages.
     pub fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();

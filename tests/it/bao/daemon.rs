@@ -1,4 +1,4 @@
-//! Processes that end with the test, ports to listen at, and threads beside the test's own.
+//! Processes that end with the test, ports to listen at, and threads in addition to the test's own.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -16,7 +16,7 @@ pub struct Daemon {
     _parent: mpsc::Sender<()>,
 }
 
-/// The command of a program that gets this signal when its parent dies, however that dies. It sees nothing of the environment.
+/// The command of a program that gets this signal when its parent dies, in any way. It sees nothing of the environment.
 pub fn outliving(program: &Path, signal: Signal) -> Command {
     outliving_as(program, signal, &[])
 }
@@ -31,8 +31,8 @@ pub fn outliving_as(program: &Path, signal: Signal, options: &[&str]) -> Command
 }
 
 impl Daemon {
-    /// What dies with its parent dies with the parent's *thread* (prctl(2), `PR_SET_PDEATHSIG`): the child gets one of its own, so that it
-    /// outlives the test's function where several share it.
+    /// The signal comes when the parent's *thread* dies (prctl(2), `PR_SET_PDEATHSIG`). So the child gets a thread of its own as its parent: it
+    /// outlives the test's function if several tests share it.
     pub fn spawn(mut command: Command) -> Self {
         let (give, take) = mpsc::channel();
         let (parent, until_dropped) = mpsc::channel::<()>();
@@ -72,7 +72,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A port of 127.0.0.1 that is free now. Below those that the kernel gives to clients (`ip_local_port_range`): a server that is stopped for
+/// A port of 127.0.0.1 that is free now. It is below those that the kernel gives to clients (`ip_local_port_range`), so a server that is stopped for
 /// a while finds it free again.
 pub fn free_port() -> u16 {
     use std::hash::{BuildHasher, RandomState};
@@ -107,14 +107,14 @@ impl Elsewhere {
     }
 }
 
-/// All that runs there is cancelled. A runtime may not wait for that inside another, hence not for its end.
+/// Cancels all that runs there. A runtime may not wait for that inside another, so this does not wait for the end.
 impl Drop for Elsewhere {
     fn drop(&mut self) {
         self.0.take().unwrap().shutdown_background();
     }
 }
 
-/// Waits until it holds, at most 20 s.
+/// Waits until the condition is true, at most 20 s.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let polled = async {
         while !holds().await {

@@ -1,4 +1,4 @@
-//! What is kept in the server: secrets engines, policies, namespaces, quotas, and the leases that come of them.
+//! What is in the server: secrets engines, policies, namespaces, quotas, and the leases that they give.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ impl Bao {
         eventually("a new kv-v2 engine is usable", async || self.api("GET", &format!("{mount}/config"), Value::Null).await.0 == 200).await;
     }
 
-    /// Writes a secret's fields into an engine of the second version; the version made.
+    /// Writes a secret's fields into an engine of the second version. Returns the new version.
     pub async fn put(&self, mount: &str, name: &str, fields: Value) -> u64 {
         let answer = self.must("POST", &format!("{mount}/data/{name}"), json!({ "data": fields })).await;
         answer["data"]["version"].as_u64().unwrap()
@@ -34,7 +34,7 @@ impl Bao {
         self.must("PUT", &format!("sys/policies/acl/{name}"), json!({ "policy": rules })).await;
     }
 
-    /// Makes a namespace in this one, and speaks to that. Its children are made by the same call on it.
+    /// Makes a namespace in this one, and returns the server in it. Its children are made by the same call on it.
     pub async fn namespace(&self, name: &str) -> Self {
         self.must("POST", &format!("sys/namespaces/{name}"), Value::Null).await;
         let path = if self.namespace.is_empty() { name.to_owned() } else { format!("{}/{name}", self.namespace) };
@@ -81,20 +81,20 @@ impl Bao {
         self.must("POST", &format!("{mount}/roles/{role}"), otp).await;
     }
 
-    /// Calls of a path (empty: all paths; a mount, such as `kv`; or deeper) beyond so many in `seconds` are answered 429. The harness' own
-    /// calls count too. `retry_after`: whether the answers say when to come again; it holds for all quotas.
+    /// The server answers 429 to more than this many calls of a path in `seconds`. The path is empty (all paths), a mount such as `kv`, or deeper.
+    /// The harness' own calls count too. `retry_after`: whether the answers say when to come again; this is the same for all quotas.
     pub async fn rate_limit(&self, path: &str, calls: u32, seconds: u32, retry_after: bool) {
         self.must("POST", "sys/quotas/config", json!({ "enable_rate_limit_response_headers": retry_after })).await;
         let quota = json!({ "path": path, "rate": calls, "interval": format!("{seconds}s") });
         self.must("POST", "sys/quotas/rate-limit/test", quota).await;
     }
 
-    /// Takes the quota away.
+    /// Removes the quota.
     pub async fn lift_rate_limit(&self) {
         self.must("DELETE", "sys/quotas/rate-limit/test", Value::Null).await;
     }
 
-    /// The leases that are out below a path, such as `database/creds/app`.
+    /// The leases below a path that have not ended, such as `database/creds/app`.
     pub async fn leases(&self, path: &str) -> Vec<String> {
         let (mut leases, mut folders) = (Vec::new(), vec![format!("{path}/")]);
         while let Some(folder) = folders.pop() {
@@ -107,7 +107,7 @@ impl Bao {
         leases
     }
 
-    /// What is known of a lease (`ttl` in seconds, `expire_time`, `last_renewal`, `renewable`); `None` where it is no more.
+    /// What the server knows of a lease (`ttl` in seconds, `expire_time`, `last_renewal`, `renewable`); `None` if it is gone.
     pub async fn lease(&self, id: &str) -> Option<Value> {
         let (status, body) = self.api("PUT", "sys/leases/lookup", json!({ "lease_id": id })).await;
         (status == 200).then(|| body["data"].clone())
@@ -118,23 +118,23 @@ impl Bao {
         self.must("PUT", "sys/leases/revoke", json!({ "lease_id": id, "sync": true })).await;
     }
 
-    /// The accessors of all tokens of this namespace that live, the harness' own root token among them.
+    /// The accessors of all valid tokens of this namespace, with that of the harness' own root token.
     pub async fn accessors(&self) -> BTreeSet<String> {
         self.keys("auth/token/accessors").await.into_iter().collect()
     }
 
-    /// What is known of a token, by its accessor; `None` where it is no more.
+    /// What the server knows of a token, by its accessor; `None` if it is gone.
     pub async fn token_of(&self, accessor: &str) -> Option<Value> {
         let (status, body) = self.api("POST", "auth/token/lookup-accessor", json!({ "accessor": accessor })).await;
         (status == 200).then(|| body["data"].clone())
     }
 
-    /// Revokes a token, its leases with it.
+    /// Revokes a token, and its leases with it.
     pub async fn revoke_token(&self, accessor: &str) {
         self.must("POST", "auth/token/revoke-accessor", json!({ "accessor": accessor })).await;
     }
 
-    /// The keys of a list; none where there is none.
+    /// The keys of a list; empty if there is no list.
     async fn keys(&self, path: &str) -> Vec<String> {
         let (status, body) = self.api("LIST", path, Value::Null).await;
         assert!(status == 200 || status == 404, "LIST {path}: {status} {body}");

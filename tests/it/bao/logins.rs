@@ -1,4 +1,4 @@
-//! How a client becomes somebody: auth methods and their roles. A role takes what the API takes, over what its function sets.
+//! How a client logs in: auth methods and their roles. A role may have any field of the API, which wins over what its function sets.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Bao, Reviews};
 
 impl Bao {
-    /// Enables `jwt` at a mount (`jwt`) with the keys of a JWKS, those of an `Issuer` of ours. Elliptic keys of P-256 only.
+    /// Enables `jwt` at a mount (`jwt`) with the keys of a JWKS, those of an `Issuer` of ours. Only elliptic keys of P-256.
     pub async fn jwt(&self, mount: &str, jwks: &str) {
         self.enable(mount, "jwt").await;
         self.must("POST", &format!("auth/{mount}/config"), json!({ "jwt_validation_pubkeys": public_keys(jwks) })).await;
@@ -37,7 +37,7 @@ impl Bao {
         self.must("POST", &format!("auth/{mount}/role/{role}"), over(role_of, more)).await;
     }
 
-    /// Enables `approle` at a mount where it is not yet, with a role: its role id and a secret id.
+    /// Enables `approle` at a mount if it is not yet enabled, with a role. Returns its role id and a secret id.
     pub async fn approle(&self, mount: &str, role: &str, more: Value) -> (String, String) {
         self.enable(mount, "approle").await;
         let path = format!("auth/{mount}/role/{role}");
@@ -58,7 +58,7 @@ impl Bao {
         text(&self.must("POST", "auth/token/create", more).await["auth"]["client_token"])
     }
 
-    /// Logs in at a mount with these parameters (`{"role": ..., "jwt": ...}`), and speaks as whom that makes; else status and error.
+    /// Logs in at a mount with these parameters (`{"role": ..., "jwt": ...}`). Returns the server with this login, or status and error.
     pub async fn login(&self, mount: &str, parameters: Value) -> Result<Self, (u16, String)> {
         let nobody = self.with_token("");
         let (status, body) = nobody.api("POST", &format!("auth/{mount}/login"), parameters).await;
@@ -68,7 +68,7 @@ impl Bao {
         }
     }
 
-    /// Enables an auth method, where it is not yet.
+    /// Enables an auth method if it is not yet enabled.
     async fn enable(&self, mount: &str, kind: &str) {
         let (status, body) = self.api("POST", &format!("sys/auth/{mount}"), json!({ "type": kind })).await;
         let there = body["errors"].to_string().contains("already in use");
@@ -90,7 +90,7 @@ fn public_keys(jwks: &str) -> Vec<String> {
     jwks["keys"].as_array().unwrap().iter().map(pem).collect()
 }
 
-/// An object with the keys of another put over its own.
+/// An object, with the keys of another one in place of its own.
 fn over(mut object: Value, more: Value) -> Value {
     let Value::Object(more) = more else { panic!("a role is an object: {more}") };
     object.as_object_mut().unwrap().extend(more);

@@ -23,12 +23,12 @@ pub struct Postgres {
     daemon: Mutex<Option<Daemon>>,
 }
 
-/// The programs, and whose they are run as.
+/// The programs, and the user who runs them.
 struct Programs {
     folder: PathBuf,
-    /// Of libraries that this machine has not installed.
+    /// The folders of libraries that this machine has not installed.
     libraries: Option<PathBuf>,
-    /// Where the tests are run by root: whom the server runs as, since it refuses to be root.
+    /// If root runs the tests: the user of the server, because the server refuses to be root.
     user: Option<(u32, u32)>,
 }
 
@@ -36,7 +36,7 @@ impl Postgres {
     /// The superuser.
     pub const ADMIN: &str = "postgres";
 
-    /// Starts one at a free port of 127.0.0.1, and waits until it takes queries. Passwords are asked for over TCP.
+    /// Starts one at a free port of 127.0.0.1, and waits until it takes queries. It asks for passwords over TCP.
     pub async fn start() -> Self {
         let folder = crate::folder::new();
         let mut postgres = Self { password: "admin".to_owned(), port: 0, folder, programs: Programs::found(), daemon: Mutex::default() };
@@ -59,7 +59,7 @@ impl Postgres {
         self.daemon.lock().unwrap().as_ref().unwrap().pid()
     }
 
-    /// Ends it at once: connections are cut, then refused. Its data stays.
+    /// Ends it at once: it cuts connections, then refuses them. Its data stays.
     pub fn stop(&self) {
         if let Some(daemon) = self.daemon.lock().unwrap().take() {
             end(daemon);
@@ -71,14 +71,14 @@ impl Postgres {
         assert!(self.run().await, "PostgreSQL does not start again:\n{}", self.log());
     }
 
-    /// Runs SQL as the superuser; what it prints, unadorned.
+    /// Runs SQL as the superuser. Returns what it prints, without decoration.
     pub fn sql(&self, query: &str) -> String {
         let output = self.psql(&self.folder.path().display().to_string(), Self::ADMIN, "", query);
         assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Whether a login works, asked of the server as any client would. A server that is down fails the test.
+    /// Whether a login works. It asks the server as any client would. A server that is down fails the test.
     pub fn lets_in(&self, user: &str, password: &str) -> bool {
         let output = self.psql("127.0.0.1", user, password, "select 1");
         let refusal = String::from_utf8_lossy(&output.stderr);
@@ -115,7 +115,7 @@ impl Postgres {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.path("data")).arg("-k").arg(self.folder.path()).arg("-p").arg(self.port.to_string());
-        // Nothing here has to survive a power cut; shared memory in files of the folder goes with it.
+        // Nothing here must survive a power cut. The shared memory is in files of the folder, and goes with it.
         for setting in ["fsync=off", "dynamic_shared_memory_type=mmap", "shared_buffers=16MB", "autovacuum=off", "max_wal_size=64MB"] {
             command.arg("-c").arg(setting);
         }
@@ -132,7 +132,7 @@ impl Postgres {
         !ended
     }
 
-    /// Whether the server says of itself that it takes connections (the last line of its lock file): cheaper to ask than psql.
+    /// Whether the server itself says that it takes connections (the last line of its lock file). This is cheaper than psql.
     fn is_ready(&self) -> bool {
         fs::read_to_string(self.path("data/postmaster.pid")).is_ok_and(|text| text.trim_end().ends_with("ready"))
     }
@@ -166,7 +166,7 @@ fn end(daemon: Daemon) {
 }
 
 impl Programs {
-    /// What `tests/install-postgresql.sh` found or fetched, else what is in `PATH`.
+    /// What `tests/install-postgresql.sh` found or fetched, otherwise what is in `PATH`.
     fn found() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let recorded = fs::read_to_string(root.join(".tools/postgresql/where")).unwrap_or_default();
@@ -181,8 +181,8 @@ impl Programs {
         self.libraries.iter().map(|folder| ("LD_LIBRARY_PATH", folder.as_path()))
     }
 
-    /// Options of `setpriv`. What was fetched may lie below a folder that is root's alone, such as /root: one capability leads there, and the
-    /// securebit lets access(2) heed it too.
+    /// Options of `setpriv`. What was fetched may be below a folder that only root can open, such as /root. One capability opens it, and the
+    /// securebit makes access(2) use the capability too.
     fn as_user(&self) -> Vec<String> {
         let Some((uid, gid)) = self.user else { return Vec::new() };
         let mut options = vec![format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()];
@@ -194,7 +194,7 @@ impl Programs {
     }
 }
 
-/// The uid and gid of `postgres`, or of `nobody` where that user does not exist: the server wants one that has a name.
+/// The uid and gid of `postgres`, or of `nobody` where that user does not exist: the server needs one that has a name.
 fn unprivileged() -> (u32, u32) {
     let users = fs::read_to_string("/etc/passwd").unwrap();
     let user = |name: &str| {

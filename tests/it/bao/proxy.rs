@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 
 use super::Elsewhere;
 
-/// Hands TCP connections on, as badly as it is told. It runs beside the test, also while that blocks.
+/// Hands TCP connections on, as badly as the test says. It runs next to the test, also while the test blocks.
 pub struct Proxy {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -22,7 +22,7 @@ pub struct Proxy {
 
 struct Shared {
     settings: Mutex<Settings>,
-    /// Counted up to cut what stands.
+    /// Counted up to cut the open connections.
     cuts: watch::Sender<u64>,
     silent: watch::Sender<bool>,
     accepted: AtomicUsize,
@@ -36,7 +36,7 @@ struct Settings {
     fuse: Option<Fuse>,
 }
 
-/// Resets connections when so many bytes of answers went over each; so many times.
+/// Resets connections after this many bytes of answers on each, this many times.
 struct Fuse {
     bytes: usize,
     times: usize,
@@ -59,27 +59,27 @@ impl Proxy {
         Self { address, shared, _elsewhere: elsewhere }
     }
 
-    /// How far away the server is: one way. A new connection costs a round trip more, as its handshake would.
+    /// How far away the server is, one way. A new connection costs one more round trip, as its handshake would.
     pub fn delay(&self, one_way: Duration) {
         self.shared.settings.lock().unwrap().delay = one_way;
     }
 
-    /// Resets every connection that stands.
+    /// Resets every open connection.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Resets a connection when so many bytes of answers have gone over it (since it was made), `times` times in all: in the middle of a body.
+    /// Resets a connection after this many bytes of answers (since it was made), `times` times in all: in the middle of a body.
     pub fn reset_after(&self, bytes: usize, times: usize) {
         self.shared.settings.lock().unwrap().fuse = Some(Fuse { bytes, times });
     }
 
-    /// Goes on accepting and says nothing any more, on no connection; or lets all of it through again.
+    /// Goes on accepting, but answers nothing on any connection; or lets all of it through again.
     pub fn blackhole(&self, silent: bool) {
         self.shared.silent.send_replace(silent);
     }
 
-    /// New connections go to another server; those that stand stay where they are: [`Proxy::cut`] them for a failover.
+    /// New connections go to another server. Open ones stay where they are: [`Proxy::cut`] them for a failover.
     pub fn switch(&self, upstream: SocketAddr) {
         self.shared.settings.lock().unwrap().upstream = upstream;
     }
@@ -89,7 +89,7 @@ impl Proxy {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
-    /// How many connections stand.
+    /// How many connections are open.
     pub fn open(&self) -> usize {
         self.shared.open.load(Ordering::Relaxed)
     }
@@ -98,7 +98,7 @@ impl Proxy {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
-        // Before it is counted: who sees it stand may cut it.
+        // Before it is counted: a test that sees it open may cut it.
         let mut cuts = shared.cuts.subscribe();
         set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
         shared.accepted.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +113,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Both ways, until both have ended or one breaks. What breaks, or is dropped before its end, is reset and not closed.
+/// Copies both ways, until both have ended or one breaks. A connection that breaks, or that is dropped before its end, is reset and not closed.
 async fn carry(mut client: TcpStream, shared: &Shared) {
     let (upstream, delay) = {
         let settings = shared.settings.lock().unwrap();
@@ -124,7 +124,7 @@ async fn carry(mut client: TcpStream, shared: &Shared) {
     shared.heard().await;
     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     server.set_nodelay(true).unwrap();
-    // By reference: halves that are owned say farewell when dropped.
+    // By reference: owned halves close the connection in order when dropped.
     let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
     let asked = pump(from_client, to_server, shared, false);
     let answered = pump(from_server, to_client, shared, true);
@@ -133,7 +133,7 @@ async fn carry(mut client: TcpStream, shared: &Shared) {
     }
 }
 
-/// One way: what is read is written when its time has come, with any amount under way.
+/// One way. It writes what it has read when the time has come, with any amount under way.
 async fn pump(from: ReadHalf<'_>, to: WriteHalf<'_>, shared: &Shared, answers: bool) -> std::io::Result<()> {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::try_join!(take(from, sender, shared), give(to, receiver, shared, answers)).map(|_| ())
@@ -171,7 +171,8 @@ async fn give(mut to: WriteHalf<'_>, mut parcels: mpsc::UnboundedReceiver<Parcel
     Ok(())
 }
 
-/// tokio's timers round up to the next millisecond and often one more: too much where a few make the delay. A thread's do not.
+/// tokio's timers round up to the next millisecond, and often to one more. That is too much for a delay of a few milliseconds. A thread's timers do
+/// not.
 async fn until(due: Instant) {
     if due > Instant::now() {
         let waited = tokio::task::spawn_blocking(move || {
@@ -184,12 +185,12 @@ async fn until(due: Instant) {
 }
 
 impl Shared {
-    /// Waits while nothing is let through.
+    /// Waits while the proxy lets nothing through.
     async fn heard(&self) {
         let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
     }
 
-    /// How many of the bytes to be sent still go before the reset, where this is the moment of it.
+    /// How many of the bytes to be sent still go before the reset, if this is the moment of it.
     fn blows(&self, sent: usize, bytes: usize) -> Option<usize> {
         let mut settings = self.settings.lock().unwrap();
         let fuse = settings.fuse.as_mut().filter(|fuse| fuse.times > 0 && sent + bytes > fuse.bytes)?;

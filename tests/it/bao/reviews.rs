@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::api_server::{Answer, ApiServer, Call};
 use super::Elsewhere;
 
-/// The API server. It serves while the test's own thread blocks.
+/// The API server. It serves also while the test's own thread blocks.
 pub struct Reviews {
     server: ApiServer,
     refused: Arc<Mutex<bool>>,
@@ -16,7 +16,7 @@ pub struct Reviews {
 }
 
 impl Reviews {
-    /// Every token that can be read and is for the audience asked for is authentic: signatures are not looked at.
+    /// Every readable token for the requested audience is authentic. It does not look at signatures.
     pub fn start() -> Self {
         let refused = Arc::new(Mutex::new(false));
         let elsewhere = Elsewhere::new();
@@ -34,12 +34,12 @@ impl Reviews {
         &self.server.ca
     }
 
-    /// From now on no token is authentic, or again each.
+    /// From now on no token is authentic, or each one is again.
     pub fn refuse(&self, refused: bool) {
         *self.refused.lock().unwrap() = refused;
     }
 
-    /// Every connection is cut as soon as it is made, until [`Reviews::go_up`]. The server's login then answers 403, as for a bad token.
+    /// Cuts every connection as soon as it is made, until [`Reviews::go_up`]. The server's login then answers 403, as for a bad token.
     pub fn go_down(&self) {
         self.server.go_down();
     }
@@ -48,7 +48,7 @@ impl Reviews {
         self.server.answer(review_unless(Arc::clone(&self.refused)));
     }
 
-    /// How many reviews were asked for since the last time this was asked.
+    /// How many reviews came since this function was last called.
     pub fn count(&self) -> usize {
         self.server.calls().len()
     }

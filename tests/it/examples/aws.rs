@@ -11,8 +11,8 @@ use crate::support::{House, connect, pod, request, tokens};
 
 const REGION: &str = "eu-west-1";
 
-/// A node under the overlay's configuration, and AWS with what the examples ask for. As the manifests have it, but for the addresses, the account, and
-/// the peer's socket: the line that is commented out there holds.
+/// A node with the overlay's configuration, and AWS with what the examples ask for. It differs from the manifests only in the addresses, the
+/// account, and the peer's socket: the line that is a comment there is in force here.
 async fn open() -> (House, Moto) {
     let (house, moto) = (House::bare(), Moto::start().await);
     moto.secret(REGION, "shop/db", r#"{"username":"app","password":"correct horse"}"#).await;

@@ -1,5 +1,5 @@
-//! The examples of a store over the network: the script sets a real OpenBao up, the overlay's configuration serves, and each class is mounted
-//! as its first lines promise.
+//! The examples of a store over the network: the script sets up a real OpenBao, the overlay's configuration serves, and each class is mounted as its
+//! first lines promise.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use crate::bao::{Bao, Options, Postgres, Reviews, program};
 use crate::deploy::deploy;
 use crate::support::{House, Provider, apart, connect, pod, request, tokens, web};
 
-/// A node under the overlay's configuration, and what is around it.
+/// A node with the overlay's configuration, and what is around it.
 struct Shop {
     house: House,
     bao: Bao,
@@ -23,7 +23,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// As the manifests have it, but for addresses, and for the peers' sockets: the line that is commented out there holds.
+    /// It differs from the manifests only in addresses, and in the peers' sockets: the line that is a comment there is in force here.
     async fn open() -> Self {
         let (house, bao, postgres) =
             (House::bare(), Bao::configured(Options { tls: true, ..Options::default() }).await, Postgres::start().await);
@@ -66,7 +66,7 @@ impl Shop {
         self.mount_for(&pod("shop", example, "web"), example).await
     }
 
-    /// What is said of the database login's first object.
+    /// The message about the database login's first object.
     async fn refusal(&self, pod: &PodClaims) -> String {
         let refused = self.mount_for(pod, "openbao-database").await.unwrap_err();
         refused.message().split("; object 2").next().unwrap().to_owned()
@@ -83,7 +83,7 @@ impl Shop {
     }
 }
 
-/// What a file of an answer holds.
+/// What is in a file of an answer.
 fn text(answer: &MountResponse, path: &str) -> String {
     let file = answer.files.iter().find(|file| file.path == path).unwrap_or_else(|| panic!("no {path}"));
     String::from_utf8(file.contents.to_vec()).unwrap()
@@ -124,12 +124,12 @@ async fn each_is_mounted_as_it_promises() {
     let whole: Value = serde_json::from_str(&text(&class, "db.json")).unwrap();
     assert_eq!(whole["data"]["data"]["password"], first.as_str());
 
-    // The overlay's sealed folder is where the daemon may write: what was issued is found again.
+    // The daemon may write in the overlay's sealed folder: it finds what was issued again.
     killed(provider);
     let provider = shop.house.serve();
     assert_eq!(shop.mount("openbao-database").await.unwrap().files, login.files);
     shop.bao.put("kv", "shop/db", json!({ "username": "app", "password": "next" })).await;
-    // Another process has no answers of the former.
+    // Another process has none of the former one's answers.
     killed(provider);
     let _provider = shop.house.serve();
     let changed = shop.mount("openbao-static").await.unwrap();

@@ -1,4 +1,4 @@
-//! Keyferry beside the programs that read dotenv files: `tests/golden/dotenv.json` has their answers, and `make golden-dotenv` asks them again.
+//! Keyferry and the programs that read dotenv files: `tests/golden/dotenv.json` has their answers, and `make golden-dotenv` asks them again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +52,7 @@ fn what_is_written_is_what_all_readers_were_asked() {
 fn what_is_read_is_what_nodes_dotenv_reads() {
     let (mut refused, mut differences) = (Vec::new(), 0);
     for case in golden().read {
-        // The mark is the reader of text's, as in kubectl; node's takes it for a blank.
+        // The reader of texts removes the mark, as in kubectl. node's takes it for a blank.
         let Ok(entries) = dotenv::read(case.text.trim_start_matches('\u{feff}')) else {
             refused.push(case.text);
             continue;
@@ -61,7 +61,7 @@ fn what_is_read_is_what_nodes_dotenv_reads() {
         assert_eq!(fields, case.dotenv, "{:?}", case.text);
         let Some(kubectl) = case.kubectl else { continue };
         for entry in entries {
-            // None of that name: to kubectl a carriage return alone ends no line.
+            // None of that name: for kubectl, a carriage return alone does not end a line.
             let Some(value) = kubectl.get(entry.name) else { continue };
             let differs = value != entry.value.as_str();
             assert_eq!(entry.kubectl.is_some(), differs, "{:?}: {}", case.text, entry.name);

@@ -1,5 +1,5 @@
-//! Keyferry beside openssl and keytool: `tests/golden/pkcs12.json` has the keystores that it writes, with what both read in them, and keystores of
-//! theirs. `make golden-pkcs12` asks them again.
+//! Keyferry, openssl and keytool: `tests/golden/pkcs12.json` has the keystores that Keyferry writes, with what the other two read in them, and
+//! keystores that the other two wrote. `make golden-pkcs12` asks them again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn blocks(pem: &str) -> Bundle {
     bundle
 }
 
-/// The file that is made of a case, under a salt key that is always the same.
+/// The file that Keyferry makes of a case, with a salt key that is always the same.
 fn file(case: &Value) -> Vec<u8> {
     let text = |key: &str| case[key].as_str().unwrap();
     let (key, chain, trust) = (blocks(text("key")), blocks(text("chain")), blocks(text("trust")));

@@ -1,5 +1,5 @@
-//! What programs that applications are made of have read, replayed: `make readers` asks them, and tests/golden/readers.json has their answers. Here the
-//! same files are rendered again, and every byte compared: so each of them is still read as it was.
+//! What the readers in applications have read, replayed. `make readers` runs them, and tests/golden/readers.json has their answers. Here the tests
+//! render the same files again, and compare every byte: so each program still reads them as it did.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -9,7 +9,7 @@ use super::CHART;
 use crate::deploy::deploy;
 use crate::support::{keyferry, run};
 
-/// What a chart can read is in its own folder, so it has copies.
+/// A chart can read only its own folder, so it has copies.
 const COPIES: [(&str, &str); 3] = [
     ("manifests/base/keyferry.yaml", "files/keyferry.yaml"),
     ("prometheus/rules.yaml", "files/rules.yaml"),
@@ -52,14 +52,16 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap()
 }
 
-/// The schema of values with `config` as the program knows it. Definitions of the values' own are called `chart...`.
+/// The schema of values with `config` as the program knows it. The values' own definitions have names such as `chart...`.
 fn with_the_configurations(mut values: Value) -> Value {
     let (code, schema, _) = run(keyferry().args(["check", "--schema", "config"]), "");
     assert_eq!(code, 0);
     let Value::Object(mut config) = draft_7(serde_json::from_str(&schema).unwrap()) else { panic!("{schema}") };
     config.shift_remove("$schema");
+    // An `$id` inside another schema would be the base of the references below it.
+    config.shift_remove("$id");
     let definitions = config.shift_remove("definitions").unwrap();
-    // An empty `config` is the default one: only another one must be whole.
+    // An empty `config` is the default one. Only another one must be complete.
     let required = config.shift_remove("required").unwrap();
     config.insert("if".to_owned(), json!({ "minProperties": 1 }));
     config.insert("then".to_owned(), json!({ "required": required }));

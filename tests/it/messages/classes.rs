@@ -1,4 +1,4 @@
-//! Classes that ask for what cannot be, or ask wrongly.
+//! Classes that ask for what is not possible, or ask in a wrong way.
 
 use serde_json::json;
 

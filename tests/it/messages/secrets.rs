@@ -210,10 +210,10 @@ async fn vault_files_that_do_not_open() {
     DataLoss SecretCorrupt: object 1 (moved): files/shop/moved: shop/moved.age was encrypted as "shop/db", and is not served under another name (it was moved or copied: set the secret again)
     DataLoss SecretCorrupt: object 1 (folder): files/shop/folder: shop/folder.age is not a regular file (remove it, and set the secret again)
     "#);
-    // The same file mended is served by the same daemon.
-    asked.house.set("shop/empty", &[("password", b"mended")]);
+    // The same daemon serves the file after its repair.
+    asked.house.set("shop/empty", &[("password", b"repaired")]);
     let answer = asked.provider.mount(asked.house.request(&web(), "- secret: shop/empty")).await.unwrap();
-    assert_eq!(shown(&answer), ["empty 0644 mended"]);
+    assert_eq!(shown(&answer), ["empty 0644 repaired"]);
 }
 
 #[tokio::test]

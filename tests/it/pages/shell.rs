@@ -1,9 +1,9 @@
-//! As much of a shell as it takes to find the commands in a script: words, quotes, comments, operators, redirections, here-documents.
+//! As much of a shell as the test needs to find the commands in a script: words, quotes, comments, operators, redirections, here-documents.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// A command: the line that it starts at, from 1, and its words. A substitution in it is commands of its own.
+/// A command: the line where it starts, from 1, and its words. A substitution in it becomes commands of its own.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Simple {
     pub line: usize,

@@ -16,7 +16,7 @@ struct Region {
 }
 
 impl Region {
-    /// With these rules. AWS is asked with a key of the daemon's.
+    /// With these rules. Keyferry asks AWS with a key of the daemon's.
     async fn with(rules: &str) -> Self {
         let (house, moto) = (House::bare(), Moto::start().await);
         let (root, uid) = (house.folder.path().display(), rustix::process::geteuid().as_raw());
@@ -35,7 +35,7 @@ impl Region {
         Self { house, moto }
     }
 
-    /// How many calls AWS has logged, once the last ones are written: those of the daemon's start too.
+    /// How many calls AWS has logged, after the last ones are written. Those of the daemon's start count too.
     async fn calls(&self) -> usize {
         let count = || self.moto.log().matches("POST / ").count();
         let mut before = count();
@@ -84,7 +84,7 @@ async fn names_arns_and_prefixes_are_mounted() {
     assert_eq!(region.mount(&provider, &objects).await, files);
 }
 
-/// As they are stored: blanks, order and numbers stay, and nothing is taken apart.
+/// As they are stored: blanks, order and numbers stay, and Keyferry takes nothing apart.
 #[tokio::test]
 async fn a_whole_secret_is_its_bytes() {
     let region = Region::with("  - pods: { namespace: shop }\n    read: [\"amazon/**\"]").await;
@@ -99,7 +99,7 @@ async fn a_whole_secret_is_its_bytes() {
     assert_eq!(region.mount(&provider, &objects).await, expected.join("\n"));
     let parsed =
         "- { secret: secretsmanager/shop/1, format: json, path: f }\n- { secret: secretsmanager/shop/0, encoding: base64, path: g }";
-    assert!(region.mount(&provider, parsed).await.contains("object 2 (g)"), "the stored bytes are decoded, and these are no base64");
+    assert!(region.mount(&provider, parsed).await.contains("object 2 (g)"), "the stored bytes are decoded, and these are not base64");
 }
 
 /// `/prod/db` and `prod/db` are two secrets, and two names.
@@ -122,7 +122,7 @@ async fn names_with_empty_elements_are_names_of_their_own() {
     assert_eq!(region.mount(&provider, all).await, "all/prod/db 0644 without\nall/prod/~/db 0644 twice\nall/~/prod/db 0644 with");
 }
 
-/// Every spelling of a name that policy denies is denied; so is the other way to it.
+/// If policy denies a name, it denies every spelling of it, and also the other way to it.
 #[tokio::test]
 async fn a_deny_rule_holds_for_every_spelling() {
     let rules = "  - pods: { namespace: \"*\" }\n    deny: [\"amazon/secretsmanager/root/db\", \"amazon/ssm/root/db\"]\n  \
@@ -147,7 +147,7 @@ async fn a_deny_rule_holds_for_every_spelling() {
     }
 }
 
-/// A hostile class: 512 names of another account. All are denied together, and AWS is not asked.
+/// A hostile class: 512 names of another account. Keyferry denies all together, and does not ask AWS.
 #[tokio::test]
 async fn names_of_another_account_are_names_of_their_own_to_policy() {
     let region = Region::with("  - pods: { namespace: shop }\n    read: [\"amazon/secretsmanager/shop/*\", \"amazon/ssm/shop/*\"]").await;
@@ -165,7 +165,7 @@ async fn names_of_another_account_are_names_of_their_own_to_policy() {
     assert_eq!(region.calls().await, before);
 }
 
-/// IAM lets whoever may list see every name, so a rule that covers all below is needed before AWS is asked.
+/// IAM shows every name to a user who may list. So Keyferry needs a rule that covers all names below before it asks AWS.
 #[tokio::test]
 async fn a_prefix_needs_a_rule_that_covers_all_below() {
     let rules = "  - pods: { namespace: shop }\n    read: [\"amazon/secretsmanager/shop/certs/web\", \"amazon/ssm/shop/*/url\"]\n  \
@@ -182,7 +182,7 @@ async fn a_prefix_needs_a_rule_that_covers_all_below() {
         said.push(region.mount(&provider, &format!("- {{ prefix: {prefix}, path: all/ }}")).await);
     }
     assert_eq!(region.calls().await, before, "AWS is not asked");
-    // It covers all, and one name of it is denied.
+    // The rule covers all, and another one denies one name of it.
     said.push(region.mount(&provider, "- { prefix: secretsmanager/shop/all/, path: all/ }").await);
     assert!(!said.concat().contains("canary"));
     insta::assert_snapshot!(said.join("\n"), @r#"

@@ -1,4 +1,4 @@
-//! Ways past the policy, tried: what is one tenant's stays that one's, whatever a class asks for and however the daemon logs in.
+//! Ways around the policy: what belongs to one tenant stays with it, whatever a class asks for and however the daemon logs in.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ const OPEN: &str = r#"  - pods: { namespace: "*" }
     read: ["bao/database/creds/*"]
     update: ["bao/pki/issue/*"]"#;
 
-/// A store that the daemon enters as itself, by a role that may do anything.
+/// A store where the daemon logs in as itself, with a role that may do anything.
 struct Own {
     store: Store,
     /// The backend's `auth`.
@@ -105,7 +105,7 @@ async fn without_a_proof_a_shared_lease_is_the_pods() {
 // === what is the store's own ===
 
 impl Own {
-    /// What a mount of one object comes to: the file, or the message.
+    /// The result of a mount of one object: the file, or the message.
     async fn ask(&self, provider: &Provider, object: &str) -> Result<String, String> {
         self.ask_with(provider, &json!({ "objects": format!("- {object}") })).await
     }
@@ -209,7 +209,7 @@ async fn secrets_whose_names_only_look_so_are_read_as_before() {
         "team-a/kv/data/auth/google/client",
         "team-a/kv/data/sys/x",
         "kv1/auth/db",
-        // It may be a namespace's; spelled.
+        // It may belong to a namespace: then the class names it in full.
         "kv1/sys/db",
     ] {
         let mount = name.split('/').find(|element| *element != "team-a").unwrap();
@@ -219,7 +219,7 @@ async fn secrets_whose_names_only_look_so_are_read_as_before() {
     assert_eq!(listed, Ok("v 0644 [\"client\"]".to_owned()));
 }
 
-/// A namespace may be called as a word of KV v2.
+/// A namespace may have a name that is a word of KV v2.
 #[tokio::test]
 async fn a_namespace_that_looks_like_an_engine_is_told_from_one() {
     let own = Own::by_approle().await;
@@ -243,12 +243,12 @@ async fn a_namespace_that_looks_like_an_engine_is_told_from_one() {
         assert!(refused.contains("does not say that this is a secret of a KV engine"), "{object}: {refused}");
     }
     let accessors = data.api("LIST", "auth/approle/role/app/secret-id", Value::Null).await.1;
-    assert_eq!(accessors["data"]["keys"].as_array().unwrap().len(), 1, "nothing was made before it was asked: {accessors}");
+    assert_eq!(accessors["data"]["keys"].as_array().unwrap().len(), 1, "nothing was made before the request: {accessors}");
     own.store.house.reconfigure(&own.auth, &format!("{}, classMay: {{ namespace: [\"**\"] }}", own.auth));
     drop(provider);
     let provider = own.store.house.serve();
     let named = json!({ "namespace": "org/data", "objects": "- {secret: sys/policies/acl/default, field: name, path: v}" });
-    assert_eq!(own.ask_with(&provider, &named).await, Ok("v 0644 default".to_owned()), "by its namespace it can be spelled");
+    assert_eq!(own.ask_with(&provider, &named).await, Ok("v 0644 default".to_owned()), "with its namespace the class can name it");
 }
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn what_a_rule_spells_is_possible() {
     assert_eq!(own.ask(&provider, &object).await, Ok("v 0644 given".to_owned()));
 }
 
-/// Whoever writes the store's own token into a secret does not hand it on by that.
+/// If somebody writes the store's own token into a secret, Keyferry does not hand it on.
 #[tokio::test]
 async fn no_answer_with_the_daemons_own_token_is_delivered() {
     let own = Own::by_token().await;

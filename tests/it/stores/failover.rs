@@ -1,4 +1,4 @@
-//! Two real OpenBao servers, and a proxy before each that is cut: the second one answers while the first is out.
+//! Two real OpenBao servers, and a proxy before each that the test cuts: the second one answers while the first is out.
 
 use std::net::SocketAddr;
 
@@ -15,14 +15,14 @@ const DB: &str = "- {secret: kv/data/shop/db, field: password, path: p}";
 const CREDENTIAL: &str = "- {secret: database/creds/app, field: username, path: p}";
 const CERTIFICATE: &str = "- {secret: pki/issue/app, method: POST, args: {common_name: app.example}, field: serial_number, path: p}";
 
-/// `both` alone is allowed: nobody may name its members.
+/// Policy allows only `both`: nobody may name its members.
 const RULES: &str = r#"  - pods: { namespace: shop }
     read: ["both/kv/data/shop/**", "both/database/creds/*"]
     update: ["both/pki/issue/*"]
   - pods: { namespace: shop, serviceAccount: api }
     deny: ["bao-dr/kv/data/shop/db"]"#;
 
-/// Every mount asks, and what was answered serves an outage.
+/// Every mount asks the store, and Keyferry keeps the answers for an outage.
 const CACHE: &str = ", cache: { fresh: 0, stale: 24h }";
 
 struct Pair {
@@ -63,7 +63,7 @@ impl Pair {
         [&self.store.bao, &self.dr]
     }
 
-    /// Nobody listens there any more, and what stood is reset.
+    /// Nobody listens there any more, and open connections are reset.
     fn cut(&self, at: usize) {
         self.proxies[at].switch(nowhere());
         self.proxies[at].cut();
@@ -145,12 +145,12 @@ async fn what_the_second_refuses_is_part_of_the_outage_and_what_the_first_refuse
     pair.store.bao.put("kv", "shop/one", json!({ "password": "one" })).await;
     assert_eq!(pair.told(optional).await, "one: both by bao, store");
     pair.cut(0);
-    assert_eq!(pair.told(optional).await, "one: both by bao, stale", "the second's 404 takes no file away");
+    assert_eq!(pair.told(optional).await, "one: both by bao, stale", "the second's 404 removes no file");
     let other = pair.mount(&pod("shop", "other-0", "other"), optional).await.unwrap_err();
-    assert!(other.starts_with("BackendUnavailable: "), "nor is it absent where nothing is kept: {other}");
+    assert!(other.starts_with("BackendUnavailable: "), "it is not absent either if nothing is kept: {other}");
     assert_eq!(pair.told(DB).await, "of the second: both by bao-dr, store");
     pair.dr.policy("csi", r#"path "other/*" { capabilities = ["read"] }"#).await;
-    assert_eq!(pair.told(DB).await, "correct horse: both by bao, stale", "the second has taken its own back");
+    assert_eq!(pair.told(DB).await, "correct horse: both by bao, stale", "the second has withdrawn its own");
     pair.dr.policy("csi", POLICY).await;
     pair.mend(0);
     pair.becomes(DB, "correct horse: both by bao, store").await;
@@ -167,7 +167,7 @@ async fn what_the_second_refuses_is_part_of_the_outage_and_what_the_first_refuse
     assert_eq!(pair.told(DB).await, "of the second: both by bao-dr, store", "the first has allowed it again");
 }
 
-/// The daemon is killed the moment after it has told the Pod of the first member's denial.
+/// The daemon is killed directly after it has told the Pod of the first member's denial.
 #[tokio::test]
 async fn what_the_first_refuses_does_not_end_with_the_daemon() {
     let mut pair = Pair::with(super::outage::sealed).await;
@@ -203,7 +203,7 @@ async fn a_lease_stays_with_the_store_that_gave_it() {
     eventually("the first gives one of its own", async || pair.mount(&web(), CREDENTIAL).await.is_ok_and(|name| name != given)).await;
     assert_eq!((pair.store.bao.leases("database/creds/app").await.len(), pair.last_object()["by"].as_str()), (1, Some("bao")));
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(pair.dr.leases("database/creds/app").await.len(), 1, "past its first life the second renews it: {}", pair.provider.log());
+    assert_eq!(pair.dr.leases("database/creds/app").await.len(), 1, "after its first life the second renews it: {}", pair.provider.log());
     assert!(metric(&pair.provider, &["keyferry_lease_events_total", "\"bao-dr\"", "\"renewed\""]).await >= 1.0);
     let roles = postgres.sql(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{given}'"));
     assert_eq!(roles.trim(), "1", "{roles}");
@@ -224,7 +224,7 @@ async fn what_is_made_is_made_at_the_second_only_if_the_first_did_not_get_the_re
     assert_eq!(made(&pair.dr).await, before[1], "the first may have made it");
     pair.proxies[0].blackhole(false);
     pair.cut(0);
-    eventually("it is known that nobody is there", async || pair.mount(&web(), CERTIFICATE).await.is_ok()).await;
+    eventually("Keyferry knows that nobody is there", async || pair.mount(&web(), CERTIFICATE).await.is_ok()).await;
     assert_eq!((pair.last_object()["by"].as_str(), made(&pair.dr).await), (Some("bao-dr"), before[1] + 1));
     pair.mount(&web(), CERTIFICATE).await.unwrap();
     assert_eq!(made(&pair.dr).await, before[1] + 1, "it is kept by the one that made it");
@@ -240,7 +240,7 @@ async fn the_commands_say_what_the_daemon_does() {
     let denied = pair.mount(&pod("shop", "api-0", "api"), DB).await.unwrap_err();
     assert!(denied.starts_with("PolicyDenied: ") && denied.contains("which is for bao-dr and so for both too"), "{denied}");
     assert_eq!(can("both/kv/data/shop/db", "shop/web").0, 0);
-    assert_eq!(can("bao/kv/data/shop/db", "shop/web").0, 1, "a right to the failover is none to its members");
+    assert_eq!(can("bao/kv/data/shop/db", "shop/web").0, 1, "a right to the failover is not a right to its members");
     let class = |objects: &str| {
         format!(
             "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata: {{ name: shop, namespace: shop }}\nspec:\n  \

@@ -1,4 +1,4 @@
-//! Files that a class or the configuration names: whatever is behind the name, the daemon lives, serves others, and tells nothing of it.
+//! Files that a class or the configuration names. Whatever is behind the name, the daemon lives, serves others, and shows nothing of it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ async fn store(may: &str) -> (Store, PathBuf) {
 }
 
 impl Store {
-    /// A peer's class that says this beside its role. At the backend's own address its TLS settings would be the backend's.
+    /// A peer's class with these keys in addition to its role. At the backend's own address it would get the backend's TLS settings.
     fn class(&self, pod: &PodClaims, more: &[(&str, &str)]) -> MountRequest {
         let mut class = json!({ "dialect": "vault", "roleName": "csi", "audience": "bao", "objects": OBJECTS });
         if !more.is_empty() {
@@ -55,7 +55,7 @@ async fn without_a_folder_a_class_names_no_file() {
     PolicyDenied: object 1 (pw): bao/kv/data/shop/db: the class sets vaultCACertPath to "PATH", and backends.bao.classMay.tlsDir does not grant that to ServiceAccount shop/web (leave vaultCACertPath out; or the cluster's admin can add it there)
     PolicyDenied: object 1 (pw): bao/kv/data/shop/db: the class sets vaultTLSClientCertPath to "/x", and backends.bao.classMay.tlsDir does not grant that to ServiceAccount shop/web (leave vaultTLSClientCertPath out; or the cluster's admin can add it there)
     "#);
-    // What is no file it may say: here a name that the server does not have.
+    // A class may set what is not a file: here a name that the server does not have.
     let named = provider.mount(store.class(&web(), &[("vaultTLSServerName", "elsewhere.example")])).await.unwrap_err();
     assert!(named.message().starts_with("BackendUnavailable"), "{}", named.message());
     assert_eq!(only_file(&provider.mount(store.class(&web(), &[])).await.unwrap()), "correct horse");
@@ -109,7 +109,7 @@ async fn a_file_system_that_hangs_costs_the_class_that_leads_there() {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let threads = provider.status("Threads");
-    // Another class's mount goes on, by a file beside it as well: of a hundred that hang, no thread is left behind.
+    // Another class's mount goes on, also with a file in the same folder. A hundred files that hang leave no thread behind.
     for _ in 0..3 {
         let mount = provider.mount(store.class(&web(), &[]));
         assert_eq!(only_file(&timeout(Duration::from_secs(3), mount).await.unwrap().unwrap()), "correct horse");

@@ -34,7 +34,7 @@ async fn a_store_of_ones_own_is_read_with_the_pods_token_and_nothing_a_class_say
     );
     fs::write(house.path("keyferry.yaml"), config).unwrap();
     let provider = house.serve();
-    store.calls(); // at the start it is asked whether it is there
+    store.calls(); // at the start the daemon asks it whether it is there
     let token = house.token(&web(), "intranet");
     let asking = |objects: &str| {
         let both = tokens(&[("keyferry", &house.token(&web(), "keyferry")), ("intranet", &token)]);
@@ -56,7 +56,7 @@ async fn a_store_of_ones_own_is_read_with_the_pods_token_and_nothing_a_class_say
         let status = provider.mount(asking(&format!("- {{secret: \"{name}\", path: p}}"))).await.unwrap_err();
         refused.push(format!("{:?} {}", status.code(), status.message()));
     }
-    // Without a token for the store nothing is asked.
+    // Without a token for the store, Keyferry asks nothing.
     let own = tokens(&[("keyferry", &house.token(&pod("shop", "web-1", "web"), "keyferry"))]);
     let bare = json!({ "objects": "- {secret: shop/db, path: p}", TOKENS: own });
     refused.push(provider.mount(request(&pod("shop", "web-1", "web"), bare)).await.unwrap_err().message().to_owned());
@@ -75,7 +75,7 @@ async fn a_store_of_ones_own_is_read_with_the_pods_token_and_nothing_a_class_say
     "#);
 }
 
-/// An ETag is often the MD5 of the secret, and versions are read by many: it is in no answer, no audit line and no log.
+/// An ETag is often the MD5 of the secret, and many people read versions. So no answer, no audit line and no log has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_may_tell_the_value_is_seen_by_nobody() {
     const MD5: &str = "2ab96390c7dbe3439de74d0c9b0b1767";

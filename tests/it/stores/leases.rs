@@ -1,4 +1,4 @@
-//! Credentials that a store makes and ends: issued once, kept, renewed, replaced, given back.
+//! Credentials that a store makes and ends: issued once, kept, renewed, replaced, revoked.
 
 use std::fs;
 
@@ -76,7 +76,7 @@ async fn it_is_renewed_through_an_outage_of_the_database() {
     sleep(Duration::from_millis(9300)).await;
     postgres.start_again().await;
     sleep(Duration::from_secs(4)).await;
-    assert_eq!(credential(&provider, &store).await, first, "past its first life it is still the same one: {}", provider.log());
+    assert_eq!(credential(&provider, &store).await, first, "after its first life it is still the same one: {}", provider.log());
     assert!(postgres.lets_in(&first.0, &first.1), "{}", provider.log());
 }
 
@@ -187,7 +187,7 @@ async fn a_signed_ssh_key_is_kept_until_it_nears_its_end() {
     assert_eq!(store.bao.counted().get("update ssh/sign/web"), Some(&1));
 }
 
-/// Of real time: kubelet's folder is looked at once a minute, and a Pod has to be absent twice.
+/// In real time: Keyferry looks at kubelet's folder once a minute, and a Pod must be absent twice.
 #[tokio::test]
 #[ignore = "takes five minutes: `make soak` runs it"]
 async fn what_a_pod_had_is_given_back_when_it_is_gone() {
@@ -208,11 +208,11 @@ async fn what_a_pod_had_is_given_back_when_it_is_gone() {
         sleep(Duration::from_secs(5)).await;
         waited += 5;
     }
-    assert!(waited >= 60, "it is not given back at the first look: {waited} s");
+    assert!(waited >= 60, "it is not revoked at the first look: {waited} s");
     assert!(!postgres.lets_in(&username, &password));
     assert!(provider.log().contains("a lease was revoked"));
 
-    // Without that right what the other had ends with the token, whose last user it was.
+    // Without that right, what the other one had ends with the token, because it was the token's last user.
     store.bao.policy("csi", super::POLICY).await;
     fs::remove_dir(store.house.path(&format!("kubelet/pods/{}", other.uid))).unwrap();
     fs::create_dir_all(store.house.path("kubelet/pods/somebody-else")).unwrap();

@@ -27,7 +27,7 @@ const ALL: &str = "
 - {secret: transit/datakey/plaintext/app, method: PUT, field: plaintext, path: c-key}
 ";
 
-/// With an `AppRole` whose secret ids live for so long.
+/// With an `AppRole` whose secret ids live this long.
 async fn making(secret_id_ttl: &str) -> Store {
     let store = Store::new().await;
     store.bao.policy("csi", POLICY).await;
@@ -121,7 +121,7 @@ async fn it_is_replaced_before_its_end() {
     assert!((3..=4).contains(&seen.len()), "{seen:?}");
 }
 
-/// The end of a token is in the token. This answer can be had once: what wraps it is used up by that.
+/// The end of a token is in the token. This answer can be read only once: reading it uses up the token that wraps it.
 #[tokio::test]
 async fn a_token_is_kept_until_its_own_end() {
     let store = making("0").await;
@@ -151,7 +151,7 @@ async fn each_mount_needs_its_permit() {
     assert!(denied.message().starts_with("PolicyDenied: object 3 (c-key): bao/transit/datakey/plaintext/app"), "{denied:?}");
 }
 
-/// By a socket of the vault provider, whose classes have no `keep`.
+/// At a socket of the vault provider, whose classes have no `keep`.
 #[tokio::test]
 async fn a_class_of_the_vault_provider_makes_it_once() {
     let store = making("10m").await;

@@ -68,7 +68,7 @@ async fn another_serviceaccount_logs_in_by_itself() {
     let provider = store.house.serve();
     let objects = "- {secret: kv/data/shop/db, field: password, path: p}";
     assert_eq!(only_file(&provider.mount(store.asking(&web(), objects)).await.unwrap()), "correct horse");
-    // What the first was given is at hand, and is not given to the other: the store would not.
+    // Keyferry has what the first one got in memory, and does not give it to the other one: the store would not.
     let refused = provider.mount(store.asking(&pod("shop", "batch-0", "batch"), objects)).await.unwrap_err();
     assert!(refused.message().starts_with("BackendLoginFailed: object 1 (p): bao/kv/data/shop/db: "), "{refused:?}");
 }

@@ -1,4 +1,4 @@
-//! Answers that serve while the store is out: a real OpenBao, and a proxy before it that is cut.
+//! Answers that Keyferry uses while the store is out: a real OpenBao, and a proxy before it that the test cuts.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ fn nowhere() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// The configuration's key for a sealed folder, whose key is made.
+/// The configuration's key for a sealed folder. It makes the folder's key.
 pub fn sealed(store: &Store) -> String {
     let root = store.house.folder.path();
     std::fs::write(root.join("cache.key"), [7; 32]).unwrap();
@@ -52,7 +52,7 @@ impl Outage {
         Self { store, proxy, provider }
     }
 
-    /// Nobody listens there any more, and what stood is reset.
+    /// Nobody listens there any more, and open connections are reset.
     fn cut(&self) {
         self.lead_to(nowhere());
     }

@@ -50,7 +50,7 @@ async fn kv_v2_is_listed_below_metadata_and_a_listing_is_cached() {
         "{counted:?}"
     );
     assert_eq!(mount(&store, &provider, CERTS).await, FILES);
-    assert_eq!(store.bao.counted().iter().filter(|(call, _)| call.contains("kv/")).count(), 0, "all of it is at hand");
+    assert_eq!(store.bao.counted().iter().filter(|(call, _)| call.contains("kv/")).count(), 0, "all of it is in memory");
     assert_eq!(sources(&store), [json!("fresh"), json!("fresh"), json!("fresh"), json!("fresh")]);
 }
 
@@ -61,12 +61,12 @@ async fn a_listing_that_changes_is_listed_once_more() {
     assert_eq!(mount(&store, &provider, "- { prefix: kv/data/shop/certs/, include: api, path: certs/ }").await, "certs/api 0644 api");
     store.bao.must("DELETE", "kv/metadata/shop/certs/web", json!(null)).await;
     store.bao.requests();
-    // What is at hand of the folder still has it.
+    // The listing that Keyferry has in memory still has it.
     let all = "- { prefix: kv/data/shop/certs/, include: '*', path: certs/ }";
     assert_eq!(mount(&store, &provider, all).await, "certs/api 0644 api");
     let counted = store.bao.counted();
     assert_eq!(counted.iter().filter(|(call, _)| call.starts_with("list ")).map(|(_, calls)| calls).sum::<usize>(), 1, "{counted:?}");
-    // Its latest version deleted, a secret is listed all the same.
+    // A secret whose latest version is deleted is still listed.
     store.bao.must("DELETE", "kv/data/shop/certs/api", json!(null)).await;
     let fresh = |optional: bool| json!({ "objects": format!("- {{ prefix: kv/data/shop/certs/, path: certs/, optional: {optional} }}"), "fresh": "0" });
     let refused = provider.mount(store.asking_with(&web(), &fresh(false))).await.unwrap_err();
@@ -128,7 +128,7 @@ async fn kv_v1_is_listed_where_it_is() {
     assert_eq!(mount(&store, &provider, "- { prefix: kv1/shop/b/, format: yaml, path: all.yaml }").await, "all.yaml 0644 \"v\": \"b/c\"\n");
 }
 
-/// While the store is out, listing and secrets are what they were, and marked.
+/// While the store is out, listing and secrets stay as they were, and are marked.
 #[tokio::test]
 async fn a_listing_serves_while_the_store_is_out() {
     let store = store().await;

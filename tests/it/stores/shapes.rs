@@ -1,4 +1,4 @@
-//! What users write into a store may have any shape: how it is read hangs on the store, and not on that.
+//! What users write into a store may have any shape. How Keyferry reads it depends on the store, and not on the shape.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What befalls a store, and what Pods and admins see of it. After each, mounts work again by themselves.
+//! What happens to a store, and what Pods and admins see of it. After each case, mounts work again by themselves.
 
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
@@ -65,7 +65,7 @@ async fn a_failover_to_another_address_costs_no_mount() {
     store.by_way_of(proxy.address, UNCACHED);
     let provider = store.house.serve();
     is_served(&provider, &store).await;
-    // What was the server's address leads nowhere; a second way to it opens, and connections that stood are reset.
+    // The server's former address leads nowhere. A second way to it opens, and open connections are reset.
     let second = Proxy::start(store.bao.address());
     proxy.switch(second.address);
     proxy.cut();
@@ -151,7 +151,7 @@ async fn a_certificate_that_will_not_do_is_named_with_what_it_says() {
     let wrong = [(&["bao.example"], Life::Good, "bao.example"), (&["127.0.0.1"], Life::Expired, "expired")];
     for (names, life, word) in wrong {
         store.bao.certify(&store.bao.authority().server(names, life)).await;
-        // A new process: connections that stand are good until they end.
+        // A new process: open connections are good until they end.
         let message = refusal(&store.house.serve(), &store, DB).await;
         assert!(message.starts_with("BackendUnavailable: ") && message.contains(word), "{message}");
     }
@@ -168,7 +168,7 @@ async fn a_token_revoked_between_polls_is_replaced_by_one_login() {
     is_served(&provider, &store).await;
     is_served(&provider, &store).await;
     assert_eq!(store.bao.counted().get("update auth/jwt/login"), Some(&1));
-    // The role goes: the token it gave is good until it ends, and nobody gets another.
+    // The role goes: the token from it is valid until it ends, and nobody gets another.
     store.bao.must("DELETE", "auth/jwt/role/csi", Value::Null).await;
     is_served(&provider, &store).await;
     let tokens = store.bao.accessors().await;
@@ -233,6 +233,6 @@ async fn no_log_tells_a_token_a_value_or_a_lease() {
     // A token's signature differs each time; its head and claims do not.
     let claims = jwt.split('.').nth(1).unwrap();
     for canary in ["correct horse", "hvs.", &claims[..40]] {
-        assert!(!said.contains(canary), "{canary} is told");
+        assert!(!said.contains(canary), "{canary} is shown");
     }
 }

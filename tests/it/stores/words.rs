@@ -11,7 +11,7 @@ use crate::support::{House, ISSUER, Provider, eventually, web};
 const TOKEN: &str = "hvs.CAESIJlU02LQZq-Gr5YnXrGhkVvT7Yc3bSUZ";
 const VALUE: &str = "correct horse battery staple";
 
-/// A store that quotes what it is sent, and what it keeps, in every way it can.
+/// A store that quotes what it gets, and what it has, in every way it can.
 fn quoting(call: &Call) -> (u16, String) {
     let errors = |status, words: &str| (status, json!({ "errors": [words], "data": { "password": VALUE } }).to_string());
     match call.path.trim_start_matches("/v1/") {
@@ -58,7 +58,7 @@ async fn ask(house: &House, provider: &Provider, backend: &str, name: &str) -> S
     answer.map_or_else(|status| status.message().to_owned(), |answer| String::from_utf8(answer.files[0].contents.to_vec()).unwrap())
 }
 
-/// No run of 12 characters of it, case and white space aside.
+/// No 12 characters of it in a row, whatever the case and the white space.
 fn tells(text: &str, secret: &str) -> bool {
     let fold = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<Vec<char>>();
     let (text, secret) = (fold(text), fold(secret));
@@ -140,7 +140,7 @@ async fn where_the_admin_wants_it_the_store_is_not_quoted_at_all() {
     ");
 }
 
-/// What is the matter is still known by the store's words, where they are not told.
+/// Keyferry still knows what is wrong by the store's words, even if it does not show them.
 #[tokio::test]
 async fn a_sealed_store_is_known_without_its_words() {
     let store = super::Store::new().await;
@@ -148,7 +148,7 @@ async fn a_sealed_store_is_known_without_its_words() {
     let provider = store.house.serve();
     Bao::seal(&store.bao).await;
     let objects = "- {secret: kv/data/shop/db, field: password, path: p}";
-    eventually("the seal is told", async || {
+    eventually("the message says that the store is sealed", async || {
         let refused = provider.mount(store.asking(&web(), objects)).await.unwrap_err();
         refused.message().contains("the store is sealed")
     })

@@ -1,5 +1,5 @@
-//! What a tenant can do by way of AWS: calls of many names, sessions as many as it likes, and a quota that it uses up. The victim's secret
-//! is there too.
+//! What a tenant can do through AWS: calls for many names, as many sessions as it likes, and a quota that it uses up. The victim's secret is there
+//! too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,13 +22,13 @@ const fn kind(name: &'static str, may: &'static [&'static str], calls: fn(&Node,
     Kind { name, at_once: 64, may, victims: "aws", calls }
 }
 
-/// Calls for a class of so many secrets of one kind.
+/// Calls for a class with this many secrets of one kind.
 fn asking(node: &Node, namespace: &str, kind: &str, count: usize) -> Calls {
     let object = |n: usize| format!("- {{ secret: secretsmanager/{namespace}/{kind}/{n}, field: password, path: f{n} }}\n");
     of_all_pods(node, namespace, "aws", &objects(count, object))
 }
 
-/// The same of parameters.
+/// The same for parameters.
 fn asking_parameters(node: &Node, namespace: &str, kind: &str, count: usize) -> Calls {
     let object = |n: usize| format!("- {{ secret: ssm/{namespace}/{kind}/{n}, field: value, path: f{n} }}\n");
     of_all_pods(node, namespace, "aws", &objects(count, object))
@@ -61,7 +61,7 @@ async fn hundreds_of_names_that_aws_denies() {
     FOREIGN_NAMES_DENIED_BY_AWS.try_out().await;
 }
 
-/// Its account's quota is used up: each call is a 400, and is tried again by code.
+/// Its account's quota is used up: each call gets a 400, and Keyferry tries it again because of its code.
 pub const THROTTLED: Kind = kind("throttled calls", &["BackendUnavailable"], |node, namespace| asking(node, namespace, "throttled", 512));
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +69,7 @@ async fn calls_that_are_all_throttled() {
     THROTTLED.try_out().await;
 }
 
-/// The same of parameters, whose batches are not taken apart.
+/// The same for parameters, whose batches Keyferry does not split.
 pub const THROTTLED_PARAMETERS: Kind =
     kind("throttled parameters", &["BackendUnavailable"], |node, namespace| asking_parameters(node, namespace, "throttled", 512));
 
@@ -94,7 +94,7 @@ async fn parameters_that_are_large() {
     LARGE_PARAMETERS.try_out().await;
 }
 
-/// Batches that AWS takes its time for.
+/// Batches that AWS answers slowly.
 pub const SLOW_BATCHES: Kind = kind("slow batches", &[], |node, namespace| asking(node, namespace, "slow", 512));
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +118,7 @@ async fn prefixes_over_many_names() {
     PREFIXES.try_out().await;
 }
 
-/// Each call with a role of its own, which a class may name: a login and a session more.
+/// Each call with a role of its own, which a class may name: one more login and one more session.
 fn roles(node: &Node, namespace: &str, beginning: &str) -> Calls {
     let objects = format!("- {{ secret: secretsmanager/{namespace}/db, field: password, path: password }}\n");
     let call = node.call(namespace, 0, &json!({ "backend": "aws", "objects": objects, "role": aws::role(&format!("{beginning}-NUMBER")) }));
@@ -144,7 +144,7 @@ async fn a_session_for_each_call() {
     assert_eq!(victims, 1, "of {all}");
 }
 
-/// Logins that STS takes its time for.
+/// Logins that STS answers slowly.
 pub const SLOW_LOGINS: Kind = kind("slow logins", &[], |node, namespace| roles(node, namespace, "slow"));
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +154,7 @@ async fn logins_that_are_slow() {
 
 // === ServiceAccounts' annotations ===
 
-/// Says of each ServiceAccount that it has a role of its name. What its uid is, a token of it says.
+/// Says of each ServiceAccount that it has a role of its name. Its uid is the one in its tokens.
 fn annotated(uids: BTreeMap<String, String>) -> Answer {
     Answer::With(Box::new(move |call| {
         let names: Vec<&str> = call.path.split('/').collect();
@@ -173,7 +173,7 @@ fn uid_of(node: &Node, namespace: &str, service_account: &str) -> String {
     claims["kubernetes.io"]["serviceaccount"]["uid"].as_str().unwrap().to_owned()
 }
 
-/// A ServiceAccount for each call, whose annotation is read. The victim's is read once.
+/// A ServiceAccount for each call, whose annotation Keyferry reads. It reads the victim's once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_account_for_each_call() {
     const ACCOUNTS: usize = 2_000;

@@ -19,7 +19,7 @@ const ACCOUNT: &str = "111122223333";
 /// Another account, which gives nothing to anybody here.
 pub const OTHER: &str = "999999999999";
 
-/// Whose a Pod's role is, where its class names none.
+/// The account of a Pod's role, if its class names none.
 pub const ROLE: &str = ", role: \"arn:aws:iam::111122223333:role/${namespace}.${serviceAccount}\"";
 
 /// What each namespace may read there. Of the other account policy lets them ask for all: that account says no itself.
@@ -95,7 +95,7 @@ async fn answer(request: hyper::Request<Incoming>, counted: Arc<Counted>) -> Ans
     Ok(hyper::Response::builder().status(status).body(Full::from(text)).unwrap())
 }
 
-/// `AssumeRoleWithWebIdentity`; roles that begin with `slow` take their time.
+/// `AssumeRoleWithWebIdentity`; roles that begin with `slow` get a slow answer.
 async fn log_in(form: &str, counted: &Counted) -> Said {
     // A request without a target and without a form is a probe.
     let Some(role) = form.split('&').find_map(|pair| pair.strip_prefix("RoleArn=")) else { return error("MissingAuthenticationToken") };
@@ -163,7 +163,7 @@ fn parameter(name: &str) -> Value {
     json!({ "Name": name, "ARN": arn, "Version": 1, "Value": "x".repeat(LARGE_PARAMETER) })
 }
 
-/// Names below a prefix, a hundred a page.
+/// Names below a prefix, a hundred per page.
 fn page(asked: &Value, key: &str, below: &str) -> Said {
     let from: usize = asked["NextToken"].as_str().and_then(|token| token.parse().ok()).unwrap_or_default();
     let names: Vec<Value> =

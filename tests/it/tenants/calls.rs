@@ -1,5 +1,5 @@
-//! What calls do that are large, do not end, or whose answers nobody reads. A class can make them large; for the rest it takes somebody at
-//! the socket, or a driver that is in trouble.
+//! Calls that are large, that do not end, or whose answers nobody reads. A class can make them large. The rest needs somebody at the socket, or a
+//! driver that is in trouble.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -89,7 +89,7 @@ async fn answers_that_nobody_reads() {
 
 // === Below gRPC ===
 
-/// So many calls on one connection of their own.
+/// This many calls on one connection of their own.
 async fn at_the_socket(socket: &Path, mut http: Builder<TokioExecutor>, body: impl Fn(usize) -> Body) {
     let stream = TokioIo::new(UnixStream::connect(socket).await.unwrap());
     let (sender, connection): (SendRequest<Body>, _) = http.timer(TokioTimer::new()).handshake(stream).await.unwrap();
@@ -97,7 +97,7 @@ async fn at_the_socket(socket: &Path, mut http: Builder<TokioExecutor>, body: im
     for number in 0..AT_ONCE {
         let (mut sender, request) = (sender.clone(), request(body(number)));
         tasks.spawn(async move {
-            // The answer's head comes; the rest is left where it is.
+            // The answer's head comes, and nobody reads the rest.
             let _answer = sender.send_request(request).await;
             std::future::pending::<()>().await;
         });

@@ -14,7 +14,7 @@ use crate::golden::pkcs12::golden;
 const FIELDS: usize = 4096;
 const NAME: usize = 253;
 
-/// Of so long names a secret may have so many.
+/// A secret may have this many names of that length.
 const LONG_NAMES: usize = 1_000;
 
 const fn kind(name: &'static str, may: &'static [&'static str], calls: fn(&Node, &str) -> Calls) -> Kind {
@@ -25,7 +25,7 @@ fn pods(node: &Node, namespace: &str, objects: &str) -> Calls {
     of_all_pods(node, namespace, "files", objects)
 }
 
-/// A secret with so many fields, and names so long.
+/// A secret with this many fields, with names of this length.
 fn set_wide(node: &Node, secret: &str, fields: usize, name: usize, value: &[u8]) {
     let names: Vec<_> = (0..fields).map(|number| format!("{number:04}{}", "a".repeat(name - 4))).collect();
     let fields: Vec<_> = names.iter().map(|name| (name.as_str(), value)).collect();
@@ -58,7 +58,7 @@ async fn anchors_within_anchors() {
     NESTED_ANCHORS.try_out().await;
 }
 
-/// Volumes whose classes differ in `fresh` alone: each is another class. Every second one is denied.
+/// Volumes whose classes differ in `fresh` alone: each is another class. Policy denies every second one.
 pub const DIFFERING_IN_FRESH: Kind = kind("classes that differ in fresh", &["SecretNotFound", "PolicyDenied"], |node, namespace| {
     node.set_small(namespace, "db");
     let literals = |object: usize| (0..500).map(|number| format!("{object}-{number:03}-{}", "y".repeat(50))).collect::<Vec<_>>().join(", ");
@@ -107,7 +107,7 @@ async fn globs_over_thousands_of_long_names() {
     GLOBS_OVER_LONG_NAMES.try_out().await;
 }
 
-/// Expressions over two secrets in turn: what was made of one is of no use for the next.
+/// Expressions over two secrets in turn: what Keyferry made of one is of no use for the next.
 pub const EXPRESSIONS_IN_TURN: Kind = kind("expressions over two secrets in turn", &["OK"], |node, namespace| {
     for secret in ["one", "other"] {
         set_wide(node, &format!("{namespace}/{secret}"), FIELDS, 50, b"v");
@@ -122,7 +122,7 @@ async fn expressions_over_two_secrets_in_turn() {
     EXPRESSIONS_IN_TURN.try_out().await;
 }
 
-/// Files of thousands of fields, each written anew: of a few secrets together, of texts that are JSON, and in every form.
+/// Files of thousands of fields, written again each time: of a few secrets together, of texts that are JSON, and in every form.
 pub const FORMATS_OF_WIDE_SECRETS: Kind = kind("formats of wide secrets", &["OK"], |node, namespace| {
     for (secret, letter) in [("one", "a"), ("other", "b")] {
         let names: Vec<_> = (0..FIELDS).map(|number| format!("{letter}{number:04}")).collect();
@@ -206,7 +206,7 @@ async fn keystores_by_the_dozen() {
     KEYSTORES.try_out().await;
 }
 
-/// Templates of 64 KiB, each another one, so that each is compiled. The policy denies their secret: none is kept.
+/// Templates of 64 KiB, each another one, so Keyferry compiles each. The policy denies their secret: Keyferry keeps none.
 pub const LONG_TEMPLATES: Kind = kind("long templates", &["PolicyDenied"], |node, namespace| {
     let template = |number: usize| format!("{number:04}{}", "{% if s.a %}{{ s.a | quote }}{% endif %}".repeat(1_600));
     let classes = |number: usize| {
@@ -221,7 +221,7 @@ async fn templates_that_take_long_to_compile() {
     LONG_TEMPLATES.try_out().await;
 }
 
-/// A key and each item of its list make a path for messages: a hundred kilobytes, sixty thousand times. The store is never asked.
+/// A key and each item of its list make a path for messages: a hundred kilobytes, sixty thousand times. Keyferry never asks the store.
 pub const ARGS_WITH_A_LONG_KEY: Kind = kind("args with a long key", &["PolicyDenied"], |node, namespace| {
     let args = format!("? {}\n    : [{}]", "k".repeat(100_000), vec!["1"; 60_000].join(","));
     of_all_pods(node, namespace, "bao", &format!("- secret: victim/{namespace}\n  path: f\n  args:\n    {args}\n"))
@@ -259,7 +259,7 @@ async fn large_secrets_of_ones_own() {
 /// Names of fields are bytes too: the values are empty.
 pub const ALL_NAMES: Kind = kind("secrets that are all names", &["OK"], |node, namespace| all_names(node, namespace, LONG_NAMES));
 
-/// The same, and more of them than may be: what is refused was read and decrypted before.
+/// The same, and more of them than allowed: Keyferry reads and decrypts before it refuses.
 pub const TOO_MANY_NAMES: Kind = kind("secrets of too many names", &["TooLarge"], |node, namespace| all_names(node, namespace, FIELDS));
 
 fn all_names(node: &Node, namespace: &str, fields: usize) -> Calls {

@@ -1,4 +1,4 @@
-//! Calls at full rate: as many in flight as are asked for, one after the other without a pause, as a driver with many Pods makes them.
+//! Calls at full rate: as many in flight as the test asks for, one after the other without a pause, as a driver with many Pods makes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,13 +27,13 @@ pub struct Answers {
     pub longest: Duration,
 }
 
-/// Where answers are gathered.
+/// Collects answers.
 pub type Told = Arc<Mutex<Answers>>;
 
 /// What one tenant asks for: the call of each number, made when it is its turn.
 pub type Calls = Arc<dyn Fn(usize) -> MountRequest + Send + Sync>;
 
-/// What a crowd asks for: the calls in turn, over one connection, so many at once.
+/// What a crowd asks for: the calls in turn, over one connection, this many at once.
 #[derive(Clone)]
 pub struct Flood {
     pub at_once: usize,
@@ -50,7 +50,7 @@ impl Flood {
         Self { at_once, calls }
     }
 
-    /// Goes on until it is dropped, which gives up what is in flight, or the daemon has ended.
+    /// Goes on until it is dropped, which gives up what is in flight, or until the daemon has ended.
     pub async fn run(&self, socket: &Path, told: &Told) {
         let Ok(client) = connect(socket).await else { return };
         let next = Arc::new(AtomicUsize::new(0));
@@ -112,7 +112,7 @@ fn is_trap(code: Code) -> bool {
     [Code::Unavailable, Code::Aborted, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Cancelled].contains(&code)
 }
 
-/// The Code in front of the message, else gRPC's own.
+/// The Code in front of the message, otherwise gRPC's own.
 fn named(status: &Status) -> String {
     let word: String = status.message().chars().take_while(char::is_ascii_alphabetic).collect();
     let is_ours = status.message()[word.len()..].starts_with(": ") && !is_trap(status.code());

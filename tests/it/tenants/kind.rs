@@ -13,9 +13,9 @@ pub struct Kind {
     pub name: &'static str,
     /// Calls in flight.
     pub at_once: usize,
-    /// The Codes that its calls may be answered with, besides those of the defence. Any other means that the kind is not what it says.
+    /// The Codes that its calls may get, in addition to those of the defence. Any other means that the kind is not what it says.
     pub may: &'static [&'static str],
-    /// Which backend the victim and the honest have their small secret in.
+    /// The backend of the small secret of the victim and the honest.
     pub victims: &'static str,
     /// Sets what it needs, and makes the calls.
     pub calls: fn(&Node, &str) -> Calls,
@@ -27,7 +27,7 @@ impl Kind {
         self.try_with(SMALL, Duration::from_secs(2), 1).await.assert();
     }
 
-    /// By so many namespaces at once, which share the calls in flight.
+    /// With this many namespaces at once, which share the calls in flight.
     pub async fn try_with(self, limits: Limits, time: Duration, namespaces: usize) -> Verdict {
         let node = Node::new(limits);
         let of = |number: usize| (self.calls)(&node, &format!("hostile-{number}"));

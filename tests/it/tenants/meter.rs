@@ -1,4 +1,4 @@
-//! How much memory the daemon has, looked at by a thread of its own; and the end that the kernel would make of too much.
+//! A thread of its own looks how much memory the daemon has. It kills the daemon if it has too much, as the kernel would.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use super::node::MIB;
 /// How often it looks.
 const EACH: Duration = Duration::from_millis(5);
 
-/// What the pages of the program's file take of the limit: in the released build. The debug build has many times as many, so that its own
-/// are left out, and these stand in for them.
+/// How much of the limit the pages of the program's file take in the released build. The debug build has many times as many, so its own pages do not
+/// count, and this number is in their place.
 const FILE: u64 = 8 * MIB;
 
 /// Bytes of memory, from `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
-    /// Of the process's own: heap and stacks.
+    /// Memory of the process's own: heap and stacks.
     pub own: u64,
     /// Pages of the program's file.
     pub file: u64,
@@ -29,7 +29,7 @@ pub struct Memory {
     pub peak: u64,
 }
 
-/// Pages of volumes that the daemon has written are charged to it too, wherever they are mounted: the bytes of these file systems.
+/// The daemon also pays for pages of volumes that it has written, wherever they are mounted: the bytes of these file systems.
 fn charged(volumes: &[PathBuf]) -> u64 {
     let used = |volume: &PathBuf| {
         let found = rustix::fs::statvfs(volume).unwrap();
@@ -38,7 +38,7 @@ fn charged(volumes: &[PathBuf]) -> u64 {
     volumes.iter().map(used).sum()
 }
 
-/// Watches one process until it is dropped, and kills it when it has more of its own than it may: what a cgroup's limit does.
+/// Watches one process until it is dropped, and kills it when it has more of its own than it may, as a cgroup's limit does.
 pub struct Meter {
     pid: u32,
     volumes: Arc<Vec<PathBuf>>,
@@ -64,7 +64,7 @@ impl Memory {
         Some(Self { own: bytes("RssAnon")? + bytes("RssShmem")?, file: bytes("RssFile")?, peak: bytes("VmHWM")? })
     }
 
-    /// The most of its own that the process ever had. Pages of the file only grow in number, so it was no less than this.
+    /// The most of its own that the process ever had. Pages of the file only grow in number, so it was not less than this.
     fn own_peak(&self) -> u64 {
         self.peak.saturating_sub(self.file).max(self.own)
     }
@@ -81,7 +81,7 @@ impl Meter {
         Self { pid, volumes, seen, looking: Some(looking) }
     }
 
-    /// The most it had, in bytes, as it would be in the released build: what was seen, or what `VmHWM` tells if that is more.
+    /// The most it had, in bytes, as it would be in the released build: what was seen, or `VmHWM` if that is more.
     pub fn peak(&self) -> u64 {
         let told = self.now().map_or(0, |now| now.own_peak() + charged(&self.volumes));
         FILE + told.max(self.seen.most.load(Ordering::Relaxed))

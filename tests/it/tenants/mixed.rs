@@ -1,4 +1,4 @@
-//! Several kinds at once, several namespaces that are one tenant, and what befalls the daemon in the middle of it. The long forms.
+//! Several kinds at once, several namespaces that are one tenant, and what happens to the daemon in the middle of it. The long forms.
 
 use std::path::Path;
 
@@ -53,7 +53,7 @@ const LONG: Duration = Duration::from_secs(10);
 /// All codes that any kind may have.
 const ANY: &[&str] = &["InvalidRequest", "OK", "PolicyDenied", "SecretCorrupt", "SecretNotFound", "TooLarge"];
 
-/// Tells of each what was seen, and fails if one does not hold.
+/// Prints what was seen of each, and fails if one does not hold.
 fn assert_all(verdicts: &[Verdict]) {
     let broken: Vec<_> = verdicts.iter().filter(|verdict| !verdict.faults().is_empty()).collect();
     let stories: Vec<_> = broken.iter().map(|verdict| format!("{verdict}\n  {}", verdict.faults().join("\n  "))).collect();
@@ -70,7 +70,7 @@ async fn each_kind_for_long() {
     assert_all(&verdicts);
 }
 
-/// Who may make eight namespaces gets more, and not all.
+/// A tenant that may make eight namespaces gets more, but not all.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: `make soak` runs it"]
 async fn eight_hostile_namespaces() {
@@ -81,7 +81,7 @@ async fn eight_hostile_namespaces() {
     assert_all(&verdicts);
 }
 
-/// Each kind by a namespace of its own.
+/// Each kind in a namespace of its own.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: `make soak` runs it"]
 async fn all_kinds_at_once() {
@@ -93,7 +93,7 @@ async fn all_kinds_at_once() {
     trial.run("all kinds at once", 256, ANY, attack).await.assert();
 }
 
-/// The configuration is changed, taken up and changed back, again and again: no share, turn or table is forgotten by that.
+/// The configuration changes, is reloaded and changes back, again and again: the daemon forgets no share, turn or table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_in_the_middle() {
     let node = Node::new(SMALL);
@@ -129,7 +129,7 @@ const STARTING: usize = 250;
 /// How soon all of them have their volumes.
 const STARTED: Duration = Duration::from_mins(1);
 
-/// All Pods of one namespace want their volumes as soon as the daemon is there: so many files of so many bytes each, and nobody tries again.
+/// All Pods of one namespace need their volumes as soon as the daemon is there: this many files of this many bytes each, and nobody tries again.
 async fn all_pods_start(limits: Limits, files: usize, bytes: usize) {
     let _alone = alone().await;
     let node = Node::new(limits);

@@ -1,5 +1,5 @@
-//! Names that a class leads to and that nobody resolves: each look-up takes a thread of the runtime's for as long as it lasts, and there are
-//! 512 of them, which read the vault too.
+//! Names in classes that nobody resolves. Each look-up takes a thread of the runtime as long as it lasts. There are 512 threads, and they read the
+//! vault too.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -55,7 +55,7 @@ fn without_names(node: &Node) -> Command {
     command
 }
 
-/// The victim's secrets are many, so that none of them is at hand: each has to be read by a thread.
+/// The victim has many secrets, so that none of them is in memory: a thread has to read each.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_nobody_resolves() {
     const SECRETS: usize = 300;
@@ -72,7 +72,7 @@ async fn names_that_nobody_resolves() {
     trial.run_on(provider, "names that nobody resolves", AT_ONCE, &["BackendUnavailable"], attack).await.assert();
 }
 
-/// How many of the daemon's threads wait for a file system that does not answer: the least of a few looks, since others read a disk now and
+/// How many of the daemon's threads wait for a file system that does not answer. It is the least of a few looks, because others read a disk now and
 /// then.
 async fn hung(pid: u32) -> usize {
     let waits = |stat: &String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D'));

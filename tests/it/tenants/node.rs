@@ -1,4 +1,4 @@
-//! A node with small limits: a house with a namespace that is the victim's, one that is hostile, and one that is honest.
+//! A node with small limits: a house with a victim's namespace, a hostile one, and an honest one.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ const KNOWS_MEMORY: bool = true;
 
 pub const MIB: u64 = 1024 * 1024;
 
-/// What the trials are held to.
+/// The limits of the trials.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes the daemon may have in memory.
@@ -48,8 +48,8 @@ impl Limits {
     }
 }
 
-/// A house whose namespaces each may read what is theirs, of any backend: a file vault, `files`, a store over a network, `bao` and,
-/// without a login, `plain`; and `aws`.
+/// A house whose namespaces may each read their own secrets, of any backend: a file vault, `files`; a store over a network, `bao` and, without a
+/// login, `plain`; and `aws`.
 pub struct Node {
     pub house: House,
     pub limits: Limits,
@@ -101,7 +101,7 @@ impl Node {
         (0..count).map(|number| self.call(namespace, number, &json!({ "backend": backend, "objects": objects }))).collect()
     }
 
-    /// One file of a small secret: what everybody asks for who means no harm. Each mount asks the store.
+    /// One file of a small secret: this is what all honest Pods ask for. Each mount asks the store.
     pub fn small(&self, namespace: &str, count: usize, backend: &str, secret: &str) -> Vec<MountRequest> {
         // The one store whose names begin with a service.
         let service = if backend == "aws" { "secretsmanager/" } else { "" };

@@ -16,7 +16,7 @@ const fn kind(name: &'static str, may: &'static [&'static str], calls: fn(&Node,
     Kind { name, at_once: 64, may, victims: "files", calls }
 }
 
-/// Files that no identity opens: to be listed is enough.
+/// Files that no identity opens: the listing is enough.
 fn write_names(node: &Node, folder: &str, names: usize) {
     let folder = node.house.path("vault").join(folder);
     fs::create_dir_all(&folder).unwrap();
@@ -25,7 +25,7 @@ fn write_names(node: &Node, folder: &str, names: usize) {
     }
 }
 
-/// Sixteen patterns over ten thousand names for each of sixty objects: none is wanted.
+/// Sixteen patterns over ten thousand names for each of sixty objects: no name matches.
 pub const PATTERNS_OVER_NAMES: Kind =
     kind("patterns over ten thousand names", &["SecretNotFound", "TooLarge", "Overloaded"], |node, namespace| {
         write_names(node, &format!("{namespace}/many"), NAMES);
@@ -53,7 +53,7 @@ async fn secrets_that_are_renamed() {
     RENAMED.try_out().await;
 }
 
-/// More folders than a mount lists, below each other and beside each other.
+/// More folders than a mount lists, some inside of others.
 pub const FOLDERS: Kind = kind("folders without end", &["TooLarge"], |node, namespace| {
     for number in 0..1_000 {
         fs::create_dir_all(node.house.path("vault").join(format!("{namespace}/wide/{number}/a/b/c/d/e/f/g/h/i"))).unwrap();

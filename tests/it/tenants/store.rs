@@ -1,4 +1,4 @@
-//! A store over a network: it speaks as much of Vault's API as a mount needs, and is as quick, large or slow as a secret's name says.
+//! A store over a network. It has as much of Vault's API as a mount needs, and is as quick, large or slow as a secret's name says.
 //!
 //! It has a thread of its own, so that the crowd in this process does not slow it down.
 
@@ -26,10 +26,10 @@ const LARGE: usize = 250_000;
 /// How long a slow answer takes: longer than a trial.
 const SLOW: Duration = Duration::from_secs(20);
 
-/// Requests for counted secrets that it answers each second; it says 429 to more, whoever asks: as a store that counts by node or token.
+/// Requests for counted secrets that it answers each second. It says 429 to more, from any caller: as a store that counts by node or token.
 const QUOTA: usize = 200;
 
-/// How long a lease of a short life lasts.
+/// How long a short lease lasts.
 const SHORT_SECONDS: u64 = 6;
 
 /// Depth of a value that is deep.
@@ -69,7 +69,7 @@ impl Store {
         Self::of(Bodies::new(false))
     }
 
-    /// One that takes renewals, and says nothing.
+    /// One that takes renewals, and does not answer.
     pub fn silent() -> Self {
         Self::of(Bodies::new(true))
     }

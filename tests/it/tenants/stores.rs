@@ -1,4 +1,4 @@
-//! What a tenant can do by way of a store over a network. The victim's secret is in the same store.
+//! What a tenant can do through a store over a network. The victim's secret is in the same store.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const fn kind(name: &'static str, may: &'static [&'static str], calls: fn(&Node,
     Kind { name, at_once: 64, may, victims: "bao", calls }
 }
 
-/// Calls for a class of so many objects of one secret, each another request to the store.
+/// Calls for a class with this many objects of one secret, each another request to the store.
 fn asking(node: &Node, namespace: &str, secret: &str, count: usize, field: &str) -> Calls {
     let object =
         |object: usize| format!("- {{ secret: {namespace}/{secret}, args: {{ n: {object} }}, field: \"{field}\", path: f{object} }}\n");
@@ -37,7 +37,7 @@ async fn answers_of_many_tiny_entries() {
     TINY_ENTRIES.try_out().await;
 }
 
-/// Classes of 512 objects, for each of which the store takes its time: two mounts would take all calls to it.
+/// Classes of 512 objects, each of which the store answers slowly: two mounts would take all calls to it.
 pub const SLOW_OBJECTS: Kind =
     Kind { at_once: 2, ..kind("objects of a slow store", &[], |node, namespace| asking(node, namespace, "slow", 512, "password")) };
 
@@ -71,10 +71,10 @@ async fn an_answer_of_all_rare_characters() {
     RARE_CHARACTERS.try_out().await;
 }
 
-/// How long it may take until the daemon knows how much the store bears. Whoever asks meanwhile may hear 429 too, and be asked to wait.
+/// How long the daemon may need until it knows how much the store can take. A Pod that asks meanwhile may get 429 too, and must wait.
 const FOUND_OUT: Duration = Duration::from_secs(3);
 
-/// A store that counts requests by node, and is asked for as much as it bears.
+/// A store that counts requests by node, and gets as many as it can take.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stores_quota_is_shared() {
     let node = Node::new(SMALL);
@@ -129,13 +129,13 @@ async fn pods_that_make_leases_in_mass() {
     let trial = Trial { victim, time: Duration::from_secs(20), ..Trial::new(node, "bao") };
     let verdict = trial.run(LEASES.name, LEASES.at_once, LEASES.may, attack).await;
     verdict.assert();
-    assert!(verdict.hostile.0.of("TooLarge") > 0, "nobody was refused a lease: {}", verdict.hostile.0);
+    assert!(verdict.hostile.0.of("TooLarge") > 0, "every Pod got a lease: {}", verdict.hostile.0);
 }
 
-/// How long leases of a short life last, and a little more.
+/// How long short leases last, and a little more.
 const A_LIFE: Duration = Duration::from_secs(7);
 
-/// One store takes renewals and says nothing: the leases of another are renewed in their life all the same.
+/// One store takes renewals and does not answer. Keyferry still renews the leases of another in their life.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_never_answers_renewals() {
     let (beside_nobody, beside_it) = tokio::join!(renewals_of_the_victim(0), renewals_of_the_victim(4));

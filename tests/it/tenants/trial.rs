@@ -14,7 +14,7 @@ use super::node::{Limits, MIB, Node};
 use super::victim::{Tale, Victim};
 use crate::support::Provider;
 
-/// One at a time, where the tests are threads of one process; nextest's configuration sees to it where they are processes.
+/// One at a time. If the tests are threads of one process, this does it. If they are processes, nextest's configuration does it.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 pub async fn alone() -> MutexGuard<'static, ()> {
@@ -31,7 +31,7 @@ const TIMES: f64 = 5.0;
 /// How soon it is back.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Codes that every kind may be refused with: they are the defence.
+/// Codes with which Keyferry may refuse every kind: they are the defence.
 const REFUSALS: [&str; 3] = ["BackendTimeout", "Overloaded", "TooLarge"];
 
 /// What a trial is made of.
@@ -62,7 +62,7 @@ pub struct Verdict {
     /// `None`: the daemon has ended.
     after: Option<Memory>,
     back_after: Option<Duration>,
-    /// What is still drawn of the pots for what runs, in words.
+    /// What work under way still uses of the pots, in words.
     drawn: Vec<String>,
     /// The daemon's.
     pub log: String,
@@ -157,7 +157,7 @@ async fn back(meter: &Meter, idle: Memory, left: u64) -> Option<Duration> {
     }
 }
 
-/// Waits until nothing is drawn of the pots for what runs, as long as for the memory; what then still is.
+/// Waits until work under way uses nothing of the pots, as long as for the memory. Returns what it still uses then.
 async fn drawn(provider: &Provider) -> Vec<String> {
     let began = Instant::now();
     loop {
@@ -183,7 +183,7 @@ fn tail(log: &str) -> String {
 // === impl Verdict ===
 
 impl Verdict {
-    /// Tells what was seen, to whoever asks for it with `--no-capture`.
+    /// Prints what was seen, for a person who runs the tests with `--no-capture`.
     #[allow(clippy::print_stdout)]
     pub fn assert(&self) {
         println!("{self}");
@@ -255,7 +255,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What is judged can be passed: by those who mean no harm.
+/// Honest callers can pass what the trial judges.
 #[tokio::test(flavor = "multi_thread")]
 async fn honest_mounts_pass_for_hostile_ones() {
     let kind = |backend| Kind {

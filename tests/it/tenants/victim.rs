@@ -1,6 +1,6 @@
-//! The victim: a process of its own, which mounts one small class again and again and tells how long that took at most.
+//! The victim: a process of its own, which mounts one small class again and again and reports the longest time.
 //!
-//! It is this test binary once more. So what the hostile calls cost this process, which makes them, is not taken for the daemon's.
+//! It is this test binary once more. So the cost of the hostile calls to this process, which makes them, does not count as the daemon's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::flood::patiently;
 use super::node::{Node, SMALL, SMALL_VALUE};
 use crate::support::{apart, connect};
 
-/// Between two mounts of the victim: it is to be hurt, not to hurt.
+/// Between two mounts of the victim: it must not be a load itself.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long it still waits for the mount under way when the trial is over.
@@ -35,7 +35,7 @@ pub struct Victim {
     tales: Lines<BufReader<ChildStdout>>,
 }
 
-/// What befell the victim.
+/// What happened to the victim.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Tale {
     pub served: usize,
@@ -48,8 +48,7 @@ pub struct Tale {
 }
 
 impl Victim {
-    /// Starts one that asks for these in turn, each answered with one file of [`SMALL_VALUE`]; or with none, where the daemon writes the
-    /// volumes itself.
+    /// Starts one that asks for these in turn. Each gets one file of [`SMALL_VALUE`], or none if the daemon writes the volumes itself.
     pub async fn start(node: &Node, requests: &[MountRequest], answered: bool) -> Self {
         let asks = requests.iter().map(|one| json!([one.attributes, one.secrets, one.target_path, one.permission]));
         let told = json!({ "socket": node.house.path("sockets/keyferry.sock"), "asks": asks.collect::<Vec<_>>(), "answered": answered });
@@ -109,7 +108,7 @@ async fn alone() {
         let tale = victim.end().await;
         assert!(tale.served > 1 && tale.failures.is_empty() && !tale.stuck && tale.longest > 0.0, "{tale:?}");
     }
-    // And it says so if it is not served what is its own.
+    // It also says so if it does not get what is its own.
     let mut victim = Victim::start(&node, &node.small("hostile", 1, "files", "db"), true).await;
     victim.begin().await;
     assert_eq!(victim.end().await.failures, [""; 0]);
@@ -168,7 +167,7 @@ async fn mount_on(socket: PathBuf, requests: Vec<MountRequest>, answered: bool, 
                 None => course.tale.served += 1,
                 Some(failure) => course.tale.failures.push(failure),
             }
-            // A daemon that is gone has been seen; more of the same tells nothing.
+            // It has seen that the daemon is gone. More of the same says nothing.
             if course.over || course.tale.failures.len() > 20 {
                 return;
             }

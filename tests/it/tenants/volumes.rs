@@ -1,4 +1,4 @@
-//! What a tenant can do with its own volumes where the daemon writes them (`delivery: provider`): their pages are charged to the daemon.
+//! What a tenant can do with its own volumes if the daemon writes them (`delivery: provider`): the kernel charges their pages to the daemon.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ async fn tiny_files(dir: &Path) {
     writing.trial().run("volumes of tiny files", 64, &["OK"], attack).await.assert();
 }
 
-/// A volume that is never opened: its file system does not answer. Its mounts take more places than there are.
+/// A volume that never opens: its file system does not answer. Its mounts take more places than there are.
 #[test]
 fn volumes_on_a_path_that_does_not_answer() {
     with_mounts("tenants::volumes::volumes_on_a_path_that_does_not_answer", slow_path);

@@ -14,7 +14,7 @@ use crate::api_server::{Answer, ApiServer};
 use crate::bao::{Bao, Postgres};
 use crate::support::{House, TOKENS, apart, connect, request, run, tokens, web};
 
-/// A hundred years: what is made is found again for as long as anyone runs the tests.
+/// A hundred years: Keyferry finds it again as long as anyone runs the tests.
 const AGES: &str = "876000h";
 
 const POLICY: &str = r#"
@@ -34,7 +34,7 @@ pub async fn fill(bao: &Bao, jwks: &str) {
     bao.jwt_role("jwt", "csi", "bao", json!({ "policies": ["csi"], "ttl": AGES })).await;
 }
 
-/// Lets what comes of a mount live for ages.
+/// Lets the results of a mount live for ages.
 async fn tune(bao: &Bao, mount: &str) {
     let path = if mount.starts_with("auth/") { format!("sys/{mount}/tune") } else { format!("sys/mounts/{mount}/tune") };
     bao.must("POST", &path, json!({ "max_lease_ttl": AGES })).await;
@@ -105,7 +105,7 @@ async fn the_state_is_made_again_where_that_is_asked_for() {
     fs::write(fixture("mounts.json"), serde_json::to_string_pretty(&recorded).unwrap() + "\n").unwrap();
 }
 
-/// The way back, with that binary: what this version left is found again by version 0.1.0, but for shared leases.
+/// The way back, with that binary: version 0.1.0 finds what this version left, except for shared leases.
 #[tokio::test]
 async fn the_way_back_is_tried_where_that_is_asked_for() {
     let Some(former) = std::env::var_os("KEYFERRY_FORMER") else { return };

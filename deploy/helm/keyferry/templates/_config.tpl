@@ -1,4 +1,4 @@
-{{/* What the configuration asks for, so that rights, volumes and ways out are only what it has turned on. */}}
+{{/* What the configuration needs. The chart makes only the rights, volumes and network rules for it. */}}
 
 {{- define "keyferry.config" -}}
 {{- if .Values.config }}{{ toYaml .Values.config }}{{ else }}{{ .Files.Get "files/keyferry.yaml" | trim }}{{ end }}
@@ -12,14 +12,14 @@
 {{ include "keyferry.fullname" . }}-config{{ if ne (toString .Values.rollOnChange) "false" }}-{{ include "keyferry.configHash" . }}{{ end }}
 {{- end }}
 
-{{/* All that the other templates ask of the configuration, as one mapping, in YAML. */}}
+{{/* All that the other templates need from the configuration, as one mapping, in YAML. */}}
 {{- define "keyferry.facts" -}}
 {{- $config := include "keyferry.config" . | fromYaml -}}
 {{- $identity := $config.identity | default dict -}}
 {{- $jwks := $identity.jwks | default dict -}}
 {{- $verify := $identity.verify | default "jwks" -}}
 
-{{/* The API server: asked about each token, or for its keys; told Events; and asked for the annotations of ServiceAccounts. */}}
+{{/* What Keyferry needs the API server for: to verify each token, or for its keys; for Events; for the annotations of ServiceAccounts. */}}
 {{- $review := eq $verify "token-review" -}}
 {{- $discovery := and (eq $verify "jwks") (not $jwks.file) (not $jwks.url) -}}
 {{- $issuer := and (eq $verify "jwks") (not $identity.issuer) (not $jwks.tokenFile) -}}
@@ -122,7 +122,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* All files of /etc/keyferry that could be mounted: those of the values, and ours in place of those that are not there. */}}
+{{/* All files of /etc/keyferry that the chart could mount: those of the values, and defaults for those that are not there. */}}
 {{- define "keyferry.sources" -}}
 {{- $ours := dict
   "age.key" (dict "secret" "keyferry-age-identity")
@@ -135,7 +135,7 @@
 {{- toYaml $ours -}}
 {{- end }}
 
-{{/* Those that the configuration names, by themselves or by the folder that they are in. */}}
+{{/* The files that the configuration names: each by its own path, or by that of its folder. */}}
 {{- define "keyferry.files" -}}
 {{- $facts := include "keyferry.facts" . | fromYaml -}}
 {{- $files := dict -}}
@@ -147,7 +147,7 @@
 {{- toYaml $files -}}
 {{- end }}
 
-{{/* What no schema can say. All of it at once, as the daemon does. */}}
+{{/* The faults that a schema cannot find. It reports all of them at once, as the daemon does. */}}
 {{- define "keyferry.check" -}}
 {{- $facts := include "keyferry.facts" . | fromYaml -}}
 {{- $files := include "keyferry.files" . | fromYaml -}}

@@ -1,4 +1,4 @@
-{{/* What objects are called, and their labels. Missing values are allowed for: `helm upgrade --reuse-values` brings those of an older chart. */}}
+{{/* The names and labels of objects. Values may be missing, because `helm upgrade --reuse-values` brings those of an older chart. */}}
 
 {{- define "keyferry.name" -}}
 {{ .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" }}
@@ -15,7 +15,7 @@
 {{ $account.name | default (eq (toString $account.create) "false" | ternary "default" (include "keyferry.fullname" .)) }}
 {{- end }}
 
-{{/* That of deploy/manifests, without the release's name: so `--take-ownership` can replace an installation by kustomize Pod by Pod. */}}
+{{/* The selector of deploy/manifests, without the release's name. So `--take-ownership` can replace an installation by kustomize, Pod by Pod. */}}
 {{- define "keyferry.selector" -}}
 app.kubernetes.io/name: {{ include "keyferry.name" . }}
 {{- end }}
@@ -32,14 +32,14 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The metadata of an object: (list $ "-suffix" labels annotations), the last two are what this object has besides. */}}
+{{/* The metadata of an object: (list $ "-suffix" labels annotations). The last two are what only this object has. */}}
 {{- define "keyferry.metadata" -}}
 {{- $ := index . 0 -}}
 namespace: {{ $.Release.Namespace }}
 {{ include "keyferry.clusterMetadata" . }}
 {{- end }}
 
-{{/* The same for an object that belongs to no namespace. */}}
+{{/* The same for an object without a namespace. */}}
 {{- define "keyferry.clusterMetadata" -}}
 {{- $ := index . 0 -}}
 name: {{ include "keyferry.fullname" $ }}{{ index . 1 }}

@@ -1,4 +1,4 @@
-// Package mlog stands in for the logging package that the driver imports and that no public module proxy has.
+// Package mlog replaces the logging package that the driver imports and that no public module proxy has.
 // It has the functions that the driver calls, over klog.
 package mlog
 

@@ -1,4 +1,4 @@
-// Recorder is a provider that plays no store: it records what the Secrets Store CSI driver sends, and answers as the class says.
+// Recorder is a provider without a store: it records what the Secrets Store CSI driver sends, and answers as the class says.
 //
 // The end-to-end tests use it twice. Its records become tests/golden/driver-*.json, which the tests' own driver is compared with.
 // And it gives the answers that Keyferry never gives, as a control: the checks must see what happens after them.
@@ -9,7 +9,7 @@
 //	[{"code": "DEADLINE_EXCEEDED", "message": "too slow", "after": "3s"}, {"files": {"password": "x"}}]
 //
 // Each call is one line of JSON in the record: when it came, for which Pod, and its shape. A shape is what two runs have in common:
-// whatever belongs to one Pod or one cluster is replaced by a name in angle brackets. No token is written, only its claims.
+// a name in angle brackets replaces what belongs to one Pod or one cluster. The record has no token, only its claims.
 package main
 
 import (
@@ -362,7 +362,7 @@ func mountShape(in *v1alpha1.MountRequest, attributes map[string]string) map[str
 	}
 }
 
-// What belongs to one Pod, and the name that stands in its place.
+// What belongs to one Pod, and the name that replaces it.
 type names map[string]string
 
 func namesOf(attributes map[string]string) names {

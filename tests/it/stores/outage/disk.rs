@@ -1,7 +1,7 @@
-//! The disk of the sealed folder fails: nothing is given from it, readiness says so, and all is well again when the disk is.
+//! The disk of the sealed folder fails: Keyferry gives nothing from it, and readiness says so. All is well again when the disk is.
 //!
-//! The disk is a tmpfs in a mount namespace of a process of its own, into which the daemons go: nothing of it is seen outside, and it is gone
-//! with that process.
+//! The disk is a tmpfs in a mount namespace of a process of its own, in which the daemons run. Nobody outside sees it, and it is gone with that
+//! process.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -20,7 +20,7 @@ use crate::support::{Provider, apart, eventually, keyferry, web};
 /// A second secret.
 const OTHER: &str = "- {secret: kv/data/shop/other, field: password, path: p}";
 
-/// Who has the disk.
+/// The process that has the disk.
 struct Disk {
     keeper: Child,
     folder: PathBuf,
@@ -46,7 +46,7 @@ impl Disk {
         Self { keeper, folder }
     }
 
-    /// A program where the disk is.
+    /// A program that sees the disk.
     fn within(&self, program: &str) -> Command {
         let mut command = apart("nsenter");
         command.arg(format!("--target={}", self.keeper.id())).arg("--mount");
@@ -71,7 +71,7 @@ impl Disk {
         fs::read_dir(self.seen("answers")).map_or(0, Iterator::count)
     }
 
-    /// No file more finds room there.
+    /// The disk has no room for one more file.
     fn fill(&self) {
         fs::create_dir_all(self.seen("filler")).unwrap();
         let made = (0..10_000).take_while(|n| fs::File::create(self.seen(&format!("filler/{n}"))).is_ok()).count();
@@ -101,7 +101,7 @@ impl Outage {
         (Self { store, proxy, provider }, disk)
     }
 
-    /// The daemon ends, in order or not, and another one begins.
+    /// The daemon ends, in order or not, and another one starts.
     fn again_on(&mut self, disk: &Disk, end: Signal) {
         self.provider.signal(end);
         self.provider.wait();
@@ -117,13 +117,13 @@ impl Outage {
         ready.contains("cache.sealed.dir: ") && ready.contains("no answer is given from there") && !ready.starts_with("HTTP/1.1 200")
     }
 
-    /// Nothing of the disk is given now.
+    /// Keyferry gives nothing of the disk now.
     async fn gives_nothing(&self, what: &str) {
         let refused = self.mount(&web()).await;
         assert!(refused.as_ref().is_err_and(|message| message.starts_with("BackendUnavailable: ")), "{what}: {refused:?}");
     }
 
-    /// Waits for what the daemon tries each 5 s.
+    /// Waits for what the daemon tries every 5 s.
     async fn is_well(&self, provider: &Provider) {
         let until = Instant::now() + Duration::from_secs(20);
         while provider.get("/readyz").await.contains("cache.sealed.dir") {
@@ -142,7 +142,7 @@ async fn a_disk_that_becomes_read_only() {
     eventually("both are on the disk", async || disk.answers() == 2).await;
     outage.again_on(&disk, Signal::TERM);
     disk.remount("ro");
-    // The daemon finds out by what it has to take back; who is denied is told so all the same.
+    // The daemon finds out when it must withdraw an answer. A denied Pod is denied all the same.
     outage.store.bao.must("DELETE", "kv/data/shop/other", Value::Null).await;
     assert!(outage.mount_other().await.unwrap_err().starts_with("SecretNotFound: "));
     assert!(outage.is_unready().await, "{}", outage.provider.get("/readyz").await);
@@ -163,7 +163,7 @@ async fn a_disk_that_becomes_read_only() {
     assert_eq!(refused, good, "the store itself needs no disk");
 }
 
-/// The daemon keeps what it could not take back in mind, and takes it back as soon as it can.
+/// The daemon remembers what it could not withdraw, and withdraws it as soon as it can.
 #[tokio::test]
 async fn what_was_taken_back_on_a_bad_disk_goes_when_the_disk_is_well() {
     let (outage, disk) = Outage::on("size=300m").await;
@@ -197,7 +197,7 @@ async fn a_disk_without_room_for_a_mark() {
     assert!(outage.is_unready().await, "{}", outage.provider.get("/readyz").await);
     outage.cut();
     outage.gives_nothing("its login is refused").await;
-    // Without the mark the next process does not know of the login. It cannot write, and so it gives nothing.
+    // Without the mark, the next process does not know of the login. It cannot write, so it gives nothing.
     outage.again_on(&disk, Signal::KILL);
     assert!(outage.is_unready().await, "{}", outage.provider.get("/readyz").await);
     outage.gives_nothing("after a kill").await;
@@ -234,5 +234,5 @@ async fn a_file_in_the_folders_place() {
     fs::remove_file(&room).unwrap();
     fs::rename(&away, &room).unwrap();
     outage.is_well(&outage.provider).await;
-    assert_eq!(fs::read_dir(&room).unwrap().count(), 0, "what was taken back is gone now");
+    assert_eq!(fs::read_dir(&room).unwrap().count(), 0, "what was withdrawn is gone now");
 }

@@ -1,4 +1,4 @@
-//! What stands before a store and answers some requests itself, by their paths; the others it hands on.
+//! A gateway before a store. It answers some requests itself, by their paths, and hands the others on.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 /// The status to answer a path with; `None`: the store's own answer.
 type Rule = dyn Fn(&str) -> Option<u16> + Send + Sync;
 
-/// Speaks HTTP/1.1 without TLS, and takes a connection for each request. It is gone when dropped.
+/// It uses HTTP/1.1 without TLS, and one connection per request. It is gone when dropped.
 pub struct Gateway {
     pub address: SocketAddr,
     serving: JoinHandle<()>,

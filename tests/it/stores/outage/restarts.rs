@@ -1,4 +1,5 @@
-//! Answers that outlive the daemon: sealed on the node's disk. The daemon is stopped, killed and started again, with its store up, down, or denying.
+//! Answers that outlive the daemon, encrypted on the node's disk. The tests stop, kill and start the daemon, while its store is up, is down, or
+//! denies.
 
 use std::fs;
 use std::mem;
@@ -85,7 +86,7 @@ async fn a_kill_loses_five_seconds_at_most() {
     assert_eq!(outage.mount(&web()).await, Ok("battery staple".to_owned()));
 }
 
-/// The daemon is killed the moment after it has said no: what the store took back is not there, and is never given again.
+/// The daemon is killed directly after it has said no. What the store withdrew is not there, and Keyferry never gives it again.
 #[tokio::test]
 async fn what_was_taken_back_does_not_outlive_a_kill() {
     let mut outage = Outage::sealed().await;
@@ -114,7 +115,7 @@ async fn what_was_taken_back_does_not_outlive_a_kill() {
     }
 }
 
-/// The store is silent and the daemon new: a mount whose time is short is given what the disk has.
+/// The store is silent and the daemon is new: a mount with little time gets what the disk has.
 #[tokio::test]
 async fn a_short_mount_after_a_restart_gets_its_answer_while_the_store_is_silent() {
     let mut outage = Outage::with(|store| format!("{}\nlimits: {{ timeout: 6s }}", sealed(store))).await;

@@ -1,4 +1,4 @@
-//! The table of docs/outage.md, played cell by cell: a real OpenBao, and a bad network before it.
+//! The table of docs/outage.md, cell by cell: a real OpenBao, and a bad network before it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::bao::{Options, Proxy};
 use crate::stores::Store;
 use crate::support::{Provider, pod};
 
-/// What is there for the request, each with a secret of that name.
+/// What Keyferry has for the request. Each has a secret with this name.
 const COLUMNS: [&str; 7] = ["nothing", "fresh", "kept", "past bound", "removed", "unservable", RESTARTED];
 
 /// The last column: the daemon is started again in the middle of the trouble.
@@ -123,7 +123,7 @@ impl Stage {
         stage
     }
 
-    /// A process ends in order, and another one begins.
+    /// A process ends in order, and another one starts.
     fn restart(self) -> Self {
         let Self { store, proxy, provider } = self;
         provider.stop();
@@ -131,7 +131,7 @@ impl Stage {
         Self { store, proxy, provider }
     }
 
-    /// The trouble of this row; what has to live for it.
+    /// Starts the trouble of this row. Returns what must live as long as it.
     async fn begin(&self, row: &str) -> Option<(Option<Gateway>, Option<ApiServer>)> {
         let bao = &self.store.bao;
         let gateway = |rule: fn(&str) -> Option<u16>| async move {
@@ -209,7 +209,7 @@ impl Stage {
         }
     }
 
-    /// Whose logins the store takes.
+    /// From now on the store takes the logins of this subject.
     async fn let_in(&self, subject: &str) {
         let role = json!({ "policies": ["csi"], "ttl": "1h", "bound_subject": subject });
         self.store.bao.jwt_role("jwt", "csi", "bao", role).await;
