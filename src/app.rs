@@ -49,8 +49,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 const AUDIT_FLUSH: Duration = Duration::from_secs(2);
 
 /// What to do without an API server to tell Events to.
-const NO_EVENTS: &str = "Keyferry tells Events to the API server of its own cluster, with its own token: remove `events` outside of a \
-                         cluster, and add components/events to your overlay in one";
+const NO_EVENTS: &str = "Keyferry sends Events with its own token to the API server of its cluster: outside of a cluster, remove \
+                         `events`; in a cluster, add components/events to your overlay";
 
 /// The version key's file in the state folder.
 pub const VERSION_KEY: &str = "version.key";
@@ -150,7 +150,7 @@ impl App {
         let lock = lock(&state_dir).await?;
         let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
         let status =
-            status::bind(&state_dir).await.map_err(|error| tracing::warn!("`keyferry status` finds no answer on this node: {error}")).ok();
+            status::bind(&state_dir).await.map_err(|error| tracing::warn!("`keyferry status` gets no answer on this node: {error}")).ok();
         drop(lock);
         warn_of_group(&sockets, &bound);
         let marks = bound.iter().map(|socket| socket.mark().clone()).collect();
@@ -312,7 +312,7 @@ async fn warn_of_doubts(pipeline: &Pipeline) {
         tracing::warn!("{doubt}");
     }
     if let Err(problem) = pipeline.deliverer.check() {
-        tracing::warn!(problem, "no volume can be written now; mounts will fail until it can");
+        tracing::warn!(problem, "no volume can be written now; mounts fail until this is fixed");
     }
     for error in pipeline.backends.check().await {
         tracing::warn!(error = %error.in_full(), "a backend cannot serve now; its mounts will fail until it can");
@@ -325,7 +325,8 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let Parts { clock, metrics, audit, leases, archive, commons } = parts;
     if config.identity.verify == Verify::Driver {
         tracing::warn!(
-            "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
+            "identity.verify is driver: Keyferry believes what the driver says about a Pod, without proof (set verify: \
+             jwks if kubelet can send tokens)"
         );
     }
     let mut problems = Vec::new();
@@ -501,7 +502,7 @@ impl Health {
         reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
         let unwritable = pipeline.backends.unwritable();
-        reasons.extend(unwritable.map(|fault| format!("cache.sealed.dir: {fault}: no answer is given from there")));
+        reasons.extend(unwritable.map(|fault| format!("cache.sealed.dir: {fault}: Keyferry gives no answer from there")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
         reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
         for mark in &*self.marks {

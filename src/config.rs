@@ -254,9 +254,9 @@ fn providers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (at, text) in texts {
         if !PROVIDERS.contains(&text) {
-            faults.add(at, "providers", format!("{text:?} is no provider name (known: {})", PROVIDERS.join(", ")));
+            faults.add(at, "providers", format!("{text:?} is not a provider name (known: {})", PROVIDERS.join(", ")));
         } else if names.iter().any(|name| name == text) {
-            faults.add(at, "providers", format!("{text:?} stands there twice (remove one)"));
+            faults.add(at, "providers", format!("{text:?} is there twice (remove one)"));
         } else {
             names.push(text.to_owned());
         }
@@ -268,7 +268,7 @@ fn providers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<String> {
 }
 
 fn socket_mode(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is no mode for a socket (\"0600\", or \"0660\" where the driver runs in the socket's group)");
+    let wrong = || format!("{text:?} is not a mode for a socket (\"0600\", or \"0660\" where the driver runs in the socket's group)");
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u32::from_str_radix(digits, 8) {
         Ok(mode @ (0o600 | 0o660)) => Ok(mode),
@@ -286,11 +286,11 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
                 faults.add(
                     at,
                     "allowedPeers",
-                    "65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)",
+                    "65534 is the id of every user of another user namespace: it cannot be allowed (remove it)",
                 );
             }
             Ok(uid) => uids.push(uid),
-            Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is no user id (a number, such as 0 for root)")),
+            Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is not a user id (write a number, such as 0 for root)")),
         }
     }
     if let Some(node) = reader.get("allowedPeers").filter(|_| uids.is_empty() && faults.is_empty()) {
@@ -397,13 +397,13 @@ fn delivery(text: &str) -> Result<DeliveryMode, String> {
     match text {
         "driver" => Ok(DeliveryMode::Driver),
         "provider" => Ok(DeliveryMode::Provider),
-        other => Err(format!("{other:?} is no way to deliver (driver, or provider)")),
+        other => Err(format!("{other:?} is not a way to deliver (write driver or provider)")),
     }
 }
 
 fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     reader.parsed("listen", faults, |text| {
-        text.parse().map_err(|_| format!("{text:?} is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)"))
+        text.parse().map_err(|_| format!("{text:?} is not an address to listen at (write for example 127.0.0.1:8095; port 0 takes a free one)"))
     })
 }
 
@@ -411,7 +411,7 @@ fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
 fn check_events(reader: &mut Reader<'_>, faults: &mut Faults) {
     let Some(mut events) = reader.reader("events", faults) else { return };
     let at = events.get("enabled").map_or(events.at(), |node| node.at);
-    let problem = "Keyferry tells Events only of Pods that a token has proven, and with identity.verify: driver it looks at no token (set \
+    let problem = "Keyferry sends Events only for Pods that a token has proven, but with identity.verify: driver it checks no token (set \
                    identity.verify to jwks or token-review, or remove `events`)";
     faults.add(at, events.path("enabled"), problem);
 }
@@ -468,7 +468,7 @@ impl Limits {
         let mut count = |key, default, faults: &mut Faults| {
             let within = |text: &str| match text.parse() {
                 Ok(number @ 1..=100_000) => Ok(number),
-                _ => Err(format!("{text:?} is no count (write a whole number from 1 to 100000)")),
+                _ => Err(format!("{text:?} is not a count (write a whole number from 1 to 100000)")),
             };
             reader.parsed(key, faults, within).unwrap_or(default)
         };
@@ -477,7 +477,7 @@ impl Limits {
         let mounts = count("mounts", default.mounts, faults);
         let per_backend = count("perBackend", default.per_backend, faults);
         let size = |text: &str| match parse_size(text)? {
-            0 => Err(format!("{text:?} is nothing: no secret could be delivered")),
+            0 => Err(format!("{text:?} is zero: no secret could be delivered")),
             size => Ok(size),
         };
         let class_bytes = reader.parsed("classBytes", faults, size).unwrap_or(default.class_bytes);

@@ -238,7 +238,7 @@ impl Teller {
         let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if complained.get(&outcome).is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
             complained.insert(outcome, Instant::now());
-            tracing::warn!("Events on Pods are not told (events.enabled): {error}");
+            tracing::warn!("Events on Pods are not sent (events.enabled): {error}");
         }
         outcome
     }

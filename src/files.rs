@@ -114,7 +114,7 @@ pub enum Unreadable {
 pub fn absolute(text: &str) -> Result<PathBuf, String> {
     match text {
         text if text.contains(char::is_control) => {
-            Err(format!("{text:?} has a control character (is a quote or an escape too many there?)"))
+            Err(format!("{text:?} has a control character (is there a quote or an escape too many?)"))
         }
         "" => Err("is empty (write a path that starts with /, or leave the key out)".to_owned()),
         text if text.starts_with('/') => Ok(PathBuf::from(text)),

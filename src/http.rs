@@ -165,7 +165,7 @@ impl HttpClient {
         let proxy_authorization = read_by_proxy.and_then(Proxy::authorization).cloned();
         let pool = Pool::new(endpoint.clone(), config.clone(), names, proxy, tuning)?;
         if endpoint.is_https() && !config.verify {
-            tracing::warn!(%endpoint, "the server's certificate is not verified: whoever sits in between can read and forge secrets");
+            tracing::warn!(%endpoint, "the server's certificate is not verified: anybody on the way to the server can read and forge secrets");
         }
         Ok(Self(Arc::new(Shared { endpoint, config, tuning, proxy_authorization, pool, pace: Pace::new() })))
     }
@@ -290,18 +290,18 @@ impl HttpClient {
         else {
             return Ok(None);
         };
-        let unreadable = || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "see what the server is" };
+        let unreadable = || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "check which server answers there" };
         let to = location::resolved(from, location).ok_or_else(unreadable)?;
         if !self.0.endpoint.is_origin_of(&to) {
             let other = Endpoint::of(&to).map_err(|_| unreadable())?;
             return Err(HttpError::Redirect {
                 to: other.to_string(),
-                why: "it is another host; configure the address that answers itself",
+                why: "it is another host; configure the address that answers without a redirect",
             });
         }
         if method != Method::GET {
             let to = self.0.endpoint.to_string();
-            return Err(HttpError::Redirect { to, why: "only a GET is; configure the address that answers itself" });
+            return Err(HttpError::Redirect { to, why: "only a redirect of a GET is followed; configure the address that answers without a redirect" });
         }
         Ok(Some(to))
     }

@@ -83,7 +83,7 @@ impl KubeConfig {
     /// As kubelet tells each container: by two variables and a folder.
     pub(crate) fn of(host: Option<String>, port: Option<String>, folder: &Path) -> Result<Self, String> {
         let (Some(host), Some(port)) = (host, port) else {
-            return Err("this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned());
+            return Err("this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned());
         };
         // An IPv6 address stands in brackets (RFC 3986, section 3.2.2).
         let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -174,8 +174,8 @@ impl KubeClient {
             }
             HttpError::Certificate(fault) => fault.remedy().to_owned(),
             HttpError::Connect(_) => "see that the server is up, and that network policies let the daemon out to it".to_owned(),
-            HttpError::Proxy(_) => "see to the proxy, or name this host in NO_PROXY".to_owned(),
-            HttpError::Coded { .. } => "see what is between the daemon and the server".to_owned(),
+            HttpError::Proxy(_) => "check the proxy, or name this host in NO_PROXY".to_owned(),
+            HttpError::Coded { .. } => "check what is between the daemon and the server".to_owned(),
             HttpError::Redirect { .. } | HttpError::Request(_) | HttpError::Tls(_) | HttpError::TooLarge { .. } => {
                 "see that the address is the right one".to_owned()
             }
@@ -201,7 +201,7 @@ impl KubeClient {
                         "it does not take the daemon's own token, {path}: kubelet renews that in time; if this stays, delete the daemon's Pod"
                     )
                 }
-                None => "it wants to know who asks: name a file with a token".to_owned(),
+                None => "it needs to know who asks: name a file with a token".to_owned(),
             },
             StatusCode::FORBIDDEN => right.to_owned(),
             StatusCode::NOT_FOUND => "see that the address is the right one".to_owned(),
@@ -213,7 +213,7 @@ impl KubeClient {
 }
 
 /// The remedy for what passes.
-const AGAIN: &str = "it is overloaded, starting or on its way down";
+const AGAIN: &str = "it is overloaded, starting or stopping";
 
 // === impl KubeError ===
 

@@ -186,7 +186,7 @@ impl Rule {
                 pods.missing("namespace", "a rule names the Pods it is for: namespace, serviceAccount or both; \"*\" is all", faults);
             }
             for (key, _) in pods.entries().iter().filter(|(_, value)| value.is_null()) {
-                faults.add(key.at, pods.path(&key.text), "is nothing, and would be any (write \"*\" for that, or remove the key)");
+                faults.add(key.at, pods.path(&key.text), "is empty, which would mean any name (write \"*\" for that, or remove the key)");
             }
             pods.finish(faults);
         } else if reader.get("pods").is_none() {
@@ -379,8 +379,8 @@ impl fmt::Display for Denial {
                 let (parameter, value) = (parameter.as_deref().unwrap_or(LoginKey::Audience.as_str()), clean(value));
                 write!(
                     f,
-                    "{secret}: the class sets {parameter} to {value:?}, which is Keyferry's own audience (identity.audience): a token for it \
-                     goes to no store (leave {parameter} out, or name the store's audience)"
+                    "{secret}: the class sets {parameter} to {value:?}, which is Keyferry's own audience (identity.audience): Keyferry \
+                     gives no store a token for it (leave {parameter} out, or name the store's audience)"
                 )
             }
             Because::Login { key, value, of } => {
@@ -636,8 +636,8 @@ mod tests {
         };
         assert!(decide("vault").is_ok());
         let denial = decide("keyferry").unwrap_err();
-        insta::assert_snapshot!(denial, @r#"bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)"#);
-        insta::assert_snapshot!(denial.in_words_of(&[(LoginKey::Audience, "objectAudience".to_owned())].into()), @r#"bao/kv/data/shop/db: the class sets objectAudience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave objectAudience out, or name the store's audience)"#);
+        insta::assert_snapshot!(denial, @r#"bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)"#);
+        insta::assert_snapshot!(denial.in_words_of(&[(LoginKey::Audience, "objectAudience".to_owned())].into()), @r#"bao/kv/data/shop/db: the class sets objectAudience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave objectAudience out, or name the store's audience)"#);
     }
 
     #[test]
@@ -672,21 +672,21 @@ mod tests {
         insta::assert_snapshot!(shown.join("\n"), @r#"
         line 2: policy rule 1.pods.namespace: is missing (a rule names the Pods it is for: namespace, serviceAccount or both; "*" is all)
         line 4: policy rule 2.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
-        line 4: policy rule 2.read: "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        line 4: policy rule 2.read: "files" is not a <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
         line 5: policy rule 3.read: is missing (a rule has at least one of read, update and deny)
         line 5: policy rule 3.pods.label: is no known key (known here: namespace, serviceAccount)
         line 6: policy rule 3.reads: is no known key (did you mean `read`?)
-        line 8: policy rule 4.read: "files/${pod}/x": "${pod}" is no placeholder (there are ${namespace}, ${serviceAccount})
-        line 8: policy rule 4.read: "files/a**/b": `**` stands alone between slashes (such as files/**/db); within an element write `*`
-        line 8: policy rule 4.read: "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
+        line 8: policy rule 4.read: "files/${pod}/x": "${pod}" is not a placeholder (there are ${namespace}, ${serviceAccount})
+        line 8: policy rule 4.read: "files/a**/b": `**` must be alone between slashes (such as files/**/db); within an element write `*`
+        line 8: policy rule 4.read: "/files/x" is not a <backend>/<name> pattern (did you mean "files/x"?)
         line 9: policy rule 5: is a text, but must be a mapping (write a line `key: value` for each key)
         line 10: policy rule 6.pods.namespace: "" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; `*` is any run of characters, and nothing else is special)
         line 12: policy rule 7.pods.namespace: "Shop" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; did you mean "shop"?)
-        line 12: policy rule 7.pods.serviceAccount: is nothing, and would be any (write "*" for that, or remove the key)
+        line 12: policy rule 7.pods.serviceAccount: is empty, which would mean any name (write "*" for that, or remove the key)
         line 14: policy rule 8.pods.serviceAccount: "shop/web" fits no ServiceAccount (1 to 253 of a-z, 0-9, `-` and `.`, a letter or digit beside each `.` and at both ends; did you mean { namespace: shop, serviceAccount: web }?)
         line 15: policy rule 8.deny: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
         line 17: policy rule 9.read: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
-        line 20: policy rule 10.read: "files/$namespace/x": "$namespace" is no placeholder (did you mean "files/${namespace}/x"?)
+        line 20: policy rule 10.read: "files/$namespace/x": "$namespace" is not a placeholder (did you mean "files/${namespace}/x"?)
         line 23: policy rule 11.read: holds a list, but must be a list of texts (write each on a line of its own, after `- `)
         "#);
     }

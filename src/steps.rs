@@ -92,7 +92,7 @@ impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Steps(total) => write!(f, "takes more than {total} steps of work"),
-            Self::Time => f.write_str("takes longer than this mount has time"),
+            Self::Time => f.write_str("takes more time than this mount has"),
         }
     }
 }
@@ -153,6 +153,6 @@ mod tests {
     #[test]
     fn it_says_what_ran_out() {
         insta::assert_snapshot!(Spent::Steps(50_000_000), @"takes more than 50000000 steps of work");
-        insta::assert_snapshot!(Spent::Time, @"takes longer than this mount has time");
+        insta::assert_snapshot!(Spent::Time, @"takes more time than this mount has");
     }
 }

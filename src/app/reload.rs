@@ -191,7 +191,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics", old.metrics != new.metrics),
         ("log", old.log != new.log),
         ("cache.sealed", old.sealed != new.sealed),
-        ("kubeletDir, as far as leases go by it", old.kubelet_dir != new.kubelet_dir),
+        ("kubeletDir, as far as leases use it", old.kubelet_dir != new.kubelet_dir),
         ("limits.memory or limits.mounts", (old.limits.memory, old.limits.mounts) != (new.limits.memory, new.limits.mounts)),
         ("limits.volumeBytes", old.limits.volume_bytes != new.limits.volume_bytes),
         ("delivery, as far as volumes have a part of the memory", old.delivery != new.delivery),

@@ -121,7 +121,7 @@ fn log(said: &[(Tenant, Missing)], cause: Cause) {
     let namespaces = missing().take(3).map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>().join(", ");
     match cause {
         Cause::File => {
-            let what = "audit lines were lost: what audit.file names did not take them in time, or refused them";
+            let what = "audit lines were lost: the audit file (or standard output) did not take them in time, or refused them";
             tracing::error!(lines, namespaces, "{what}");
         }
         Cause::Share => {

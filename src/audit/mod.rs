@@ -243,7 +243,7 @@ impl AuditUnavailable {
     }
 
     fn of_file(why: String) -> Self {
-        Self { why, remedy: "free the disk or mend the file named by audit.file; mounts go on by themselves" }
+        Self { why, remedy: "free space on the disk, or repair the file that audit.file names; mounts then go on by themselves" }
     }
 
     fn over(tenant: &str) -> Self {

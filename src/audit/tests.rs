@@ -236,7 +236,7 @@ async fn an_unchanged_volume_shows_a_sign_of_life_each_hour() {
 #[tokio::test]
 async fn fail_closed_refuses_the_mount_when_the_line_cannot_be_written() {
     let log = AuditLog::start(Box::new(Full), true, Arc::default()).unwrap();
-    insta::assert_snapshot!(log.record(event(0, "3")).await.unwrap_err(), @"the audit line could not be written, and audit.failClosed is set: no storage space (free the disk or mend the file named by audit.file; mounts go on by themselves)");
+    insta::assert_snapshot!(log.record(event(0, "3")).await.unwrap_err(), @"the audit line could not be written, and audit.failClosed is set: no storage space (free space on the disk, or repair the file that audit.file names; mounts then go on by themselves)");
     let lenient = AuditLog::start(Box::new(Full), false, Arc::default()).unwrap();
     assert_eq!(lenient.record(event(0, "3")).await, Ok(()));
 }

@@ -25,8 +25,8 @@ pub(super) fn check(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, Ba
                 format!("is {audience:?} by default, and so is identity.audience")
             };
             let problem = format!(
-                "{is}: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests \
-                 of the CSIDriver object)"
+                "{is}: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, \
+                 and add it to tokenRequests of the CSIDriver object)"
             );
             faults.add(at, format!("backends.{name}.{key}"), problem);
         }
@@ -39,8 +39,9 @@ pub(super) fn check_verified(reader: &mut Reader<'_>, backends: &BTreeMap<Backen
     for (name, backend) in backends {
         let Some(audience) = backend.kind().facts().audience else { continue };
         let (at, _) = find(node, [name.as_str()].into_iter().chain(audience.key.split('.')), audience.text);
-        let problem = "Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token, and sends a \
-                       store none (set identity.verify to jwks or token-review, or choose a login of the daemon's own)";
+        let problem = "Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token and \
+                       sends none to a store (set identity.verify to jwks or token-review, or choose a login with the daemon's own \
+                       credentials)";
         faults.add(at, format!("backends.{name}.auth"), problem);
     }
 }

@@ -71,7 +71,7 @@ pub struct Handed {
 pub enum DeliveryError {
     #[error(transparent)]
     Target(#[from] TargetError),
-    #[error("target_path: the mount's time was over before the volume could be written (kubelet tries again by itself)")]
+    #[error("target_path: the mount's time ended before the volume could be written (kubelet tries again by itself)")]
     TooLate,
     #[error("target_path: {0}")]
     Volume(#[from] VolumeError),
@@ -97,7 +97,7 @@ impl Deliverer {
         match (self.mode, std::fs::metadata(&pods)) {
             (DeliveryMode::Driver, _) => Ok(()),
             (DeliveryMode::Provider, Ok(found)) if found.is_dir() => Ok(()),
-            (DeliveryMode::Provider, Ok(_)) => Err(format!("{}: is no folder (is kubeletDir right?)", pods.display())),
+            (DeliveryMode::Provider, Ok(_)) => Err(format!("{}: is not a folder (is kubeletDir right?)", pods.display())),
             (DeliveryMode::Provider, Err(error)) => {
                 let remedy = "is kubeletDir right, and mounted into the provider with mount propagation HostToContainer?";
                 Err(format!("{}: {error} ({remedy})", pods.display()))

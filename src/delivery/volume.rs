@@ -95,7 +95,7 @@ pub enum VolumeError {
     NoRoom { kib: usize },
     #[error("cannot write the volume: {name} is in the way, and was not made by a volume's writer (move it elsewhere)")]
     Occupied { name: String },
-    #[error("the volume's new files are in force, but what stood there before is not all removed: {0} (the next mount tries again)")]
+    #[error("the volume's new files are in force, but not all former files could be removed: {0} (the next mount tries again)")]
     Untidy(Box<Self>),
 }
 
@@ -439,9 +439,9 @@ fn failed(step: Step, path: &str, cause: Errno) -> VolumeError {
 /// What to do about the causes that are met in the field.
 fn remedy(step: Step, cause: Errno) -> &'static str {
     match cause {
-        Errno::PERM if step == Step::Own => " (to give a file away takes the capability CHOWN; docs/delivery.md has what else)",
+        Errno::PERM if step == Step::Own => " (to change a file's owner, Keyferry needs the capability CHOWN; see docs/delivery.md)",
         Errno::NOSPC | Errno::DQUOT => " (the former files stay; the volume's file system is full: give it more room, or deliver less)",
-        Errno::ROFS => " (the volume is mounted read-only: let its writer have it read-write)",
+        Errno::ROFS => " (the volume is mounted read-only: mount it read-write for its writer)",
         Errno::ACCESS | Errno::PERM => " (this process may not: run it as root, or as the folder's owner)",
         Errno::MFILE | Errno::NFILE => " (too many open files: raise the limit of the process)",
         _ => "",

@@ -134,7 +134,7 @@ impl fmt::Display for CertificateFault {
             CertificateProblem::Other(problem) => write!(f, "the server's certificate for {names}{valid} cannot be used: {problem}"),
             CertificateProblem::OtherName => write!(f, "the server's certificate is for {names}{valid}, not for {}", self.wanted),
             CertificateProblem::Nameless => {
-                write!(f, "the server's certificate{valid} has no subjectAltName, and so is for no server, not for {} either", self.wanted)
+                write!(f, "the server's certificate{valid} has no subjectAltName, so it is not for {}", self.wanted)
             }
             CertificateProblem::NotAnAuthority => {
                 let ca = self.trusted.as_deref().unwrap_or(SYSTEM);

@@ -43,11 +43,11 @@ pub enum InvalidEndpoint {
     Query,
     #[error("does not begin with https://, http:// or unix:///")]
     Scheme,
-    #[error("is the path of no socket (write unix:///path/to.sock)")]
+    #[error("is not the path of a socket (write unix:///path/to.sock)")]
     Socket,
     #[error("has a path of over {MAX_SOCKET} bytes, which the system does not allow for a socket (choose a shorter one)")]
     SocketLength,
-    #[error("has a user in it (leave out what stands before the @)")]
+    #[error("has a user in it (leave out the part before the @)")]
     User,
 }
 
@@ -284,12 +284,12 @@ https://: has no host that could be reached (write https://host:port, http://hos
 https://:8200: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
 https://bao:99999: has no port from 1 to 65535
 https://bao:x: has no port from 1 to 65535
-https://user:canary@bao: has a user in it (leave out what stands before the @)
+https://user:canary@bao: has a user in it (leave out the part before the @)
 https://bao?token=canary: has a query (leave out the ? and what follows)
 https://bao#x: has a fragment (leave out the # and what follows)
 https://b ao: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
-unix://run/bao.sock: is the path of no socket (write unix:///path/to.sock)
-unix:///: is the path of no socket (write unix:///path/to.sock)
+unix://run/bao.sock: is not the path of a socket (write unix:///path/to.sock)
+unix:///: is not the path of a socket (write unix:///path/to.sock)
 "#);
     }
 

@@ -126,7 +126,7 @@ impl HttpError {
         let told = match error {
             rustls::Error::AlertReceived(alert) => refusal(&words::name_of(&format!("{alert:?}"))),
             rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-                "what answers does not speak TLS (is the address one of http://?)".to_owned()
+                "the server does not speak TLS (should the address begin with http://?)".to_owned()
             }
             other => words::of_tls(other),
         };
@@ -140,7 +140,7 @@ const ALERT: &str = "received fatal alert: ";
 /// What such a server means (RFC 8446, section 6.2).
 fn refusal(alert: &str) -> String {
     let meant = match alert {
-        "CertificateRequired" => "it wants a client certificate, and none is configured",
+        "CertificateRequired" => "it needs a client certificate, and none is configured",
         "AccessDenied"
         | "BadCertificate"
         | "CertificateExpired"
@@ -151,9 +151,9 @@ fn refusal(alert: &str) -> String {
         | "UnsupportedCertificate" => "it does not take the client certificate",
         "UnrecognisedName" => "it serves no such server name",
         "HandshakeFailure" | "InsufficientSecurity" | "ProtocolVersion" => {
-            "it speaks no TLS that we do (1.2 or 1.3 with modern ciphers), or wants a client certificate"
+            "it does not speak TLS as Keyferry does (1.2 or 1.3 with modern ciphers), or needs a client certificate"
         }
-        _ => "it gave no reason that we know",
+        _ => "it gave no reason that Keyferry knows",
     };
     format!("the server refused: {alert}: {meant}")
 }

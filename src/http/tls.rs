@@ -113,7 +113,7 @@ fn unread(file: &[u8]) -> Option<&'static str> {
         ),
         (b"-----BEGIN X509 CERTIFICATE-----", "has a certificate under an old title (convert it: `openssl x509 -in FILE -out ca.pem`)"),
         (b"-----BEGIN PKCS7-----", "is in PKCS#7 (convert it: `openssl pkcs7 -print_certs -in FILE -out ca.pem`)"),
-        (b"-----BEGIN CERTIFICATE REQUEST-----", "has a request for a certificate, and nobody's signature (name the certificate)"),
+        (b"-----BEGIN CERTIFICATE REQUEST-----", "has a request for a certificate, not a certificate (name the certificate)"),
     ];
     // A sequence of ASN.1, longer than 127 bytes.
     if file.starts_with(&[0x30, 0x81]) || file.starts_with(&[0x30, 0x82]) {
@@ -153,7 +153,7 @@ fn pem_problem(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => "nothing of that kind is in it".to_owned(),
-        _ => "it is no PEM".to_owned(),
+        _ => "it is not PEM".to_owned(),
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn of_certificate(error: &CertificateError) -> String {
         "UnhandledCriticalExtension" | "UnsupportedCriticalExtension" => "it has a critical extension that is not known here",
         "UnsupportedCertVersion" => "it is not of X.509 version 3",
         name if name.starts_with("UnsupportedSignatureAlgorithm") => "its signature is of a kind that is not taken",
-        name => return format!("{name} is the library's word for it"),
+        name => return format!("the TLS library calls it {name}"),
     };
     words.to_owned()
 }
@@ -137,7 +137,7 @@ mod tests {
         insta::assert_snapshot!(told.join("\n"), @"
         it is the certificate of a CA, and not of a server
         it is not of X.509 version 3
-        SomethingNew is the library's word for it
+        the TLS library calls it SomethingNew
         it cannot be read
         it was revoked
         it has a critical extension that is not known here

@@ -83,7 +83,7 @@ impl Proof {
     /// `by`: what verifies now. The end is exact: no clock may be wrong for the Pod's benefit.
     pub(super) fn check(&self, by: Option<&Mark>, now: Timestamp) -> Result<(), IdentityError> {
         if let Some(ends) = self.ends.filter(|ends| *ends <= now) {
-            return Err(IdentityError::new("expired", format!("the token of the last mount ended at {ends}"), NEXT_MOUNT));
+            return Err(IdentityError::new("expired", format!("the token of the last mount expired at {ends}"), NEXT_MOUNT));
         }
         if self.by.as_ref().map(Mark::address) != by.map(Mark::address) {
             return Err(IdentityError::new("key", "the keys changed after the token of the last mount was verified", NEXT_MOUNT));

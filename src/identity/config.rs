@@ -85,7 +85,7 @@ fn filled(text: &str) -> Result<String, &'static str> {
 /// Keys that come over an open line could be anybody's.
 fn https(text: &str) -> Result<String, String> {
     let uri = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-    let Some(uri) = uri else { return Err(format!("{text:?} is no address of https (such as https://oidc.example/openid/v1/jwks)")) };
+    let Some(uri) = uri else { return Err(format!("{text:?} is not an https address (write for example https://oidc.example/openid/v1/jwks)")) };
     let endpoint = Endpoint::of(&uri).map_err(|problem| problem.to_string())?;
     endpoint.check_server_name(None).map(|()| text.to_owned())
 }
@@ -103,11 +103,11 @@ fn keys(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Keys> {
     let token = jwks.parsed("tokenFile", faults, absolute).map(OwnToken::at);
     let (has_file, has_url) = (jwks.get("file").is_some(), jwks.get("url").is_some());
     if let (true, Some(node)) = (has_file, jwks.get("url")) {
-        faults.add(node.at, jwks.path("url"), "stands beside `file`: keys come from one of them (remove the other)");
+        faults.add(node.at, jwks.path("url"), "cannot be used together with `file`: keys come from one of them (remove the other)");
     }
     for key in ["ca", "tokenFile"] {
         if let (false, Some(node)) = (has_url, jwks.get(key)) {
-            faults.add(node.at, jwks.path(key), "goes with `url`, which is not there (the API server of this cluster needs neither)");
+            faults.add(node.at, jwks.path(key), "needs `url`, which is not there (the API server of this cluster needs neither)");
         }
     }
     jwks.finish(faults);
@@ -169,13 +169,13 @@ mod tests {
         1: identity.audience: is empty (write a value, or leave the key out)
         2: identity.issuer: is empty (write a value, or leave the key out)
         4: identity.jwks.file: is empty (write a path that starts with /, or leave the key out)
-        5: identity.jwks.url: stands beside `file`: keys come from one of them (remove the other)
+        5: identity.jwks.url: cannot be used together with `file`: keys come from one of them (remove the other)
         6: identity.jwks.flie: is no known key (did you mean `file`?)
         "#);
-        insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is no address of https (such as https://oidc.example/openid/v1/jwks)"#);
+        insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is not an https address (write for example https://oidc.example/openid/v1/jwks)"#);
         insta::assert_snapshot!(read("jwks: { file: /x, ca: /y, tokenFile: /z }").unwrap_err(), @"
-        1: identity.jwks.ca: goes with `url`, which is not there (the API server of this cluster needs neither)
-        1: identity.jwks.tokenFile: goes with `url`, which is not there (the API server of this cluster needs neither)
+        1: identity.jwks.ca: needs `url`, which is not there (the API server of this cluster needs neither)
+        1: identity.jwks.tokenFile: needs `url`, which is not there (the API server of this cluster needs neither)
         ");
     }
 }

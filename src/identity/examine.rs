@@ -16,8 +16,8 @@ pub async fn examine(config: &IdentityConfig) -> Vec<Diagnosis> {
     match &config.verify {
         Verify::Driver => vec![Diagnosis::warn(
             "identity",
-            "verify is driver: what the driver says of a Pod is believed without proof",
-            "set verify: jwks where tokens can be had",
+            "verify is driver: Keyferry believes what the driver says about a Pod, without proof",
+            "set verify: jwks if kubelet can send tokens",
         )],
         Verify::Jwks { issuer, keys } => vec![of_issuer(issuer.as_deref(), keys), of_keys(keys).await],
         Verify::TokenReview => vec![of_review(&config.audience).await],

@@ -208,7 +208,7 @@ impl Shared {
     fn in_force(&self) -> Arc<KeySet> {
         let problem = self.outage().as_ref().filter(|outage| outage.is_final()).map(|outage| outage.problem.clone());
         if let Some(problem) = problem.filter(|_| !self.keys.load().is_withdrawn()) {
-            tracing::warn!(file = %self.path.display(), "the issuer's keys are out of force, tokens are refused: {problem}");
+            tracing::warn!(file = %self.path.display(), "the issuer's keys are no longer in force, tokens are refused: {problem}");
             self.keys.store(Arc::new(KeySet::withdrawn(problem)));
         }
         self.keys.load_full()

@@ -256,7 +256,7 @@ impl Jwk {
             None | Some("") => None,
             Some(name) => match Algorithm::named(name) {
                 Some(algorithm) if algorithm.kind() == kind => Some(algorithm),
-                Some(_) | None => return Err(format!("says it is for {}, which its type {kind} is not", quoted(name))),
+                Some(_) | None => return Err(format!("says it is for {}, which does not fit its type {kind}", quoted(name))),
             },
         };
         Ok(Key { id: self.kid, only, kind, material })
@@ -269,7 +269,7 @@ impl Jwk {
             ("EC", Some("P-521")) => Ok((Kind::P521, self.point(&ECDSA_P521_SHA512_FIXED, 66)?)),
             ("OKP", Some("Ed25519")) => {
                 let point = ParsedPublicKey::new(&ED25519, member("x", self.x.as_ref())?);
-                Ok((Kind::Ed25519, Material::Point(point.map_err(|_| "is no point on its curve")?)))
+                Ok((Kind::Ed25519, Material::Point(point.map_err(|_| "is not a point on its curve")?)))
             }
             ("RSA", _) => Ok((Kind::Rsa, self.rsa()?)),
             (kty, None) => Err(format!("is of the type {}, which is not known here", quoted(kty))),
@@ -283,7 +283,7 @@ impl Jwk {
             return Err(format!("has coordinates of {} and {} bytes, not {size}", x.len(), y.len()));
         }
         let uncompressed = [&[4], x.as_slice(), &y].concat();
-        Ok(Material::Point(ParsedPublicKey::new(algorithm, uncompressed).map_err(|_| "is no point on its curve")?))
+        Ok(Material::Point(ParsedPublicKey::new(algorithm, uncompressed).map_err(|_| "is not a point on its curve")?))
     }
 
     fn rsa(&self) -> Result<Material, String> {
@@ -296,7 +296,7 @@ impl Jwk {
         if !RSA_BITS.contains(&bits) {
             return Err(format!("is RSA of {bits} bits, not {} to {}", RSA_BITS.start(), RSA_BITS.end()));
         }
-        components.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).map_err(|_| "is no RSA key")?;
+        components.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).map_err(|_| "is not an RSA key")?;
         Ok(Material::Rsa(components))
     }
 }

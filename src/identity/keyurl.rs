@@ -145,7 +145,7 @@ impl Shared {
         let Some(KeptKeys { fetched, jwks }) = self.kept.read() else { return };
         match KeySet::parse(jwks.as_bytes()) {
             Ok(keys) => {
-                tracing::info!(url = self.url, %fetched, "the issuer's keys of an earlier run are in force until they are fetched anew");
+                tracing::info!(url = self.url, %fetched, "the issuer's keys of an earlier run are in force until they are fetched again");
                 self.keys.store(Some(Arc::new(keys)));
                 let mut state = self.state();
                 (state.fetched, state.text) = (Some(fetched), jwks);
@@ -263,7 +263,7 @@ impl Shared {
     }
 
     fn problem(&self) -> Problem {
-        let waiting = || Problem { what: format!("GET {}: no answer yet", self.url), remedy: "it is waited for".to_owned() };
+        let waiting = || Problem { what: format!("GET {}: no answer yet", self.url), remedy: "Keyferry waits for it".to_owned() };
         self.state().problem.clone().unwrap_or_else(waiting)
     }
 
@@ -284,7 +284,7 @@ pub(super) async fn download(client: &KubeClient, path: &str) -> Result<(String,
     let right = if path == API_SERVER_KEYS { ROLE } else { LEAVE };
     let answer = client.get(path, right).await.map_err(|error| Problem { what: error.what(), remedy: error.remedy })?;
     let faulty = |what: String| Problem {
-        what: format!("GET {}{path}: it answered something else than keys: {what}", client.config().base),
+        what: format!("GET {}{path}: it answered with something other than keys: {what}", client.config().base),
         remedy: "see that the address is that of a JWKS".to_owned(),
     };
     let text = str::from_utf8(answer.expose()).map_err(|_| faulty("it is not text".to_owned()))?;

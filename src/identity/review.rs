@@ -191,7 +191,7 @@ fn check_status(status: &TokenStatus, jwt: &SecretBytes, audience: &str) -> Resu
         hidden.credential(jwt.expose());
         let why = hidden.clean(&status.error, 200);
         let why = if why.is_empty() { "without a reason".to_owned() } else { quoted(&why) };
-        let remedy = "kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again";
+        let remedy = "kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never valid again";
         return Err(IdentityError::new("token", format!("the API server refuses it: {why}"), remedy));
     }
     if !status.audiences.iter().any(|one| one == audience) {
@@ -207,7 +207,7 @@ impl Reviewed {
     fn check_pod(&self, claims: &PodClaims) -> Result<(), IdentityError> {
         let account = self.username.strip_prefix(USER).and_then(|rest| rest.split_once(':'));
         let Some((namespace, service_account)) = account else {
-            let problem = format!("the token is that of {}, which is no ServiceAccount", quoted(&self.username));
+            let problem = format!("the token is that of {}, which is not a ServiceAccount", quoted(&self.username));
             return Err(IdentityError::new("serviceAccount", problem, OWN_TOKEN));
         };
         let (Some(pod), Some(uid)) = (&self.pod, &self.uid) else {

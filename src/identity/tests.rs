@@ -212,11 +212,11 @@ async fn a_token_is_good_for_its_time_and_a_minute() {
     scene.clock.advance(-60);
     assert!(scene.attest(&token).await.is_ok());
     scene.clock.advance(-1);
-    insta::assert_snapshot!(scene.refused(&token).await, @"notBefore: the token is good from 2026-01-01T00:00:00Z on by the API server's clock, while this node's clock says 2025-12-31T23:58:59Z (the node's clock is behind: set it, by NTP say)");
+    insta::assert_snapshot!(scene.refused(&token).await, @"notBefore: the token is valid from 2026-01-01T00:00:00Z on by the API server's clock, while this node's clock says 2025-12-31T23:58:59Z (the node's clock is behind: set it, for example by NTP)");
     scene.clock.advance(61 + 600 + 59);
     assert!(scene.attest(&token).await.is_ok(), "from memory, too");
     scene.clock.advance(1);
-    insta::assert_snapshot!(scene.refused(&token).await, @"expired: the token ended at 2026-01-01T00:10:00Z by the API server's clock, while this node's clock says 2026-01-01T00:11:00Z (kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, by NTP say)");
+    insta::assert_snapshot!(scene.refused(&token).await, @"expired: the token expired at 2026-01-01T00:10:00Z by the API server's clock, while this node's clock says 2026-01-01T00:11:00Z (kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, for example by NTP)");
     let wild = Scene::new();
     for (exp, nbf, good) in [(json!(1e300), json!(-1e300), true), (json!(-1e300), json!(0), false), (json!(1e300), json!(1e300), false)] {
         let mut claims = wild.claims();
@@ -231,7 +231,7 @@ async fn a_token_bound_to_no_pod_is_refused() {
     insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("kubernetes.io")).await, @"pod: the token is bound to no Pod: it has no claim `kubernetes.io` with a `pod` (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
     let unbound = scene.refused_claims(|claims| _ = claims["kubernetes.io"].as_object_mut().unwrap().remove("pod")).await;
     assert!(unbound.starts_with("pod: "), "{unbound}");
-    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("exp")).await, @"expired: the token has no `exp`: it would be good for ever (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
+    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("exp")).await, @"expired: the token has no `exp`: it would never expire (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn another_key_is_refused() {
     let stranger = Issuer::new(ISSUER).unwrap();
     let lying = json!({ "alg": "ES256", "kid": scene.issuer.jwk()["kid"] });
     insta::assert_snapshot!(scene.refused(&stranger.sign_with(&lying, &scene.claims()).unwrap()).await, @r#"signature: the token's signature was not made by key "[kid]" (P-256) of [folder]/jwks.json (compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is not this cluster's)"#);
-    insta::assert_snapshot!(scene.refused(&stranger.sign_with(&json!({ "alg": "ES256", "kid": "stranger\n" }), &scene.claims()).unwrap()).await, @r#"key: the token is signed with the key "stranger\n", which is not in [folder]/jwks.json; there is key "[kid]" (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)"#);
+    insta::assert_snapshot!(scene.refused(&stranger.sign_with(&json!({ "alg": "ES256", "kid": "stranger\n" }), &scene.claims()).unwrap()).await, @r#"key: the token is signed with the key "stranger\n", which is not in [folder]/jwks.json; there is key "[kid]" (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)"#);
     // A key that the token brings along is nobody's.
     let bringing = json!({ "alg": "ES256", "jwk": stranger.jwk(), "jku": "https://evil.example/jwks" });
     assert!(scene.refused(&stranger.sign_with(&bringing, &scene.claims()).unwrap()).await.starts_with("signature: "));
@@ -481,9 +481,9 @@ fn a_file_without_a_usable_key_is_refused() {
     the key "weak" is RSA of 1024 bits, not 2048 to 8192;
     the key "bitcoin" is of the type "EC" on "secp256k1", which is not known here;
     the key "short" has coordinates of 1 and 1 bytes, not 32;
-    the key "off-curve" is no point on its curve;
+    the key "off-curve" is not a point on its curve;
     the key "enc" is for the use "enc", not "sig";
-    the key "odd" says it is for "RSA-OAEP", which its type RSA is not;
+    the key "odd" says it is for "RSA-OAEP", which does not fit its type RSA;
     the key "half" lacks its member "n";
     the key "sign" does not list "verify" in its key_ops;
     keys[9] is not what RFC 7517 calls a key
@@ -640,10 +640,10 @@ async fn a_broken_key_takes_nothing_from_the_others_and_is_named_to_its_tokens()
     }
     told.retain(|told| told.contains("left out"));
     insta::assert_snapshot!(told.join("\n"), @r#"
-    key: the key "odd" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
-    key: the key "lone" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
-    key: the key "other" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
-    key: the key "k63" is in [folder]/jwks.json but left out: it is one too many: 64 are read (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: the key "odd" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "lone" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "other" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "k63" is in [folder]/jwks.json but left out: it is one too many: 64 are read (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     "#);
 }
 
@@ -666,13 +666,13 @@ async fn a_file_that_lists_no_key_takes_all_away_at_once() {
         assert_eq!(scene.verifier.health().await, Ok(()));
     }
     insta::assert_snapshot!(told.join("\n"), @r#"
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: its list is empty (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: its list is empty (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: its list is empty; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     "#);
 }
@@ -701,15 +701,15 @@ async fn a_file_that_is_gone_or_none_has_ten_seconds() {
         assert_eq!(scene.verifier.health().await, Ok(()));
     }
     insta::assert_snapshot!(told.join("\n"), @r#"
-    key: there is no key to verify the token with: [folder]/jwks.json: it cannot be read: No such file or directory (os error 2) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it cannot be read: No such file or directory (os error 2) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it cannot be read: No such file or directory (os error 2); no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     "#);
 }

@@ -94,7 +94,7 @@ struct Reference {
 
 /// Why a token for a store is not handed on.
 pub(super) const FOR_DAEMON: &str =
-    "a token is kept from the backends: it is for the daemon too, and whoever holds it could ask as its Pod";
+    "a token is kept from the backends: it is for the daemon too, so a store that has it could ask the daemon as its Pod";
 
 /// The tokens that may go to stores, if they are good: neither the one for the daemon itself, nor the one for the API server (kubelet
 /// sends that under the audience `""`), which names audiences that are not known here.
@@ -253,7 +253,7 @@ impl Claims {
 }
 
 fn endless() -> IdentityError {
-    IdentityError::new("expired", "the token has no `exp`: it would be good for ever", BOUND_TOKEN)
+    IdentityError::new("expired", "the token has no `exp`: it would never expire", BOUND_TOKEN)
 }
 
 pub(super) const BOUND_TOKEN: &str = "a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object \
@@ -274,13 +274,13 @@ impl Verified {
         let clocks = "by the API server's clock, while this node's clock says";
         let second = now.as_second();
         if second < self.not_before.as_second().saturating_sub(LEEWAY) {
-            let problem = format!("the token is good from {} on {clocks} {now}", self.not_before);
-            return Err(IdentityError::new("notBefore", problem, "the node's clock is behind: set it, by NTP say"));
+            let problem = format!("the token is valid from {} on {clocks} {now}", self.not_before);
+            return Err(IdentityError::new("notBefore", problem, "the node's clock is behind: set it, for example by NTP"));
         }
         if second >= self.expires.as_second().saturating_add(LEEWAY) {
-            let problem = format!("the token ended at {} {clocks} {now}", self.expires);
+            let problem = format!("the token expired at {} {clocks} {now}", self.expires);
             let remedy =
-                "kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, by NTP say";
+                "kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, for example by NTP";
             return Err(IdentityError::new("expired", problem, remedy));
         }
         Ok(())

@@ -51,14 +51,14 @@ impl OwnToken {
         claims
             .map(|claims| claims.iss)
             .filter(|issuer| !issuer.is_empty())
-            .ok_or_else(|| self.fault("it is no ServiceAccount token with an `iss`"))
+            .ok_or_else(|| self.fault("it is not a ServiceAccount token with an `iss`"))
     }
 
     /// The value of an `Authorization` header. Blocks while the file system does.
     pub(super) fn bearer(&self) -> Result<HeaderValue, OwnTokenError> {
         let token = self.read()?;
         let value = Zeroizing::new([b"Bearer ", token.as_slice()].concat());
-        let mut value = HeaderValue::from_bytes(&value).map_err(|_| self.fault("it holds what no token has: control characters"))?;
+        let mut value = HeaderValue::from_bytes(&value).map_err(|_| self.fault("it has control characters, which no token has"))?;
         value.set_sensitive(true);
         Ok(value)
     }

@@ -67,7 +67,7 @@ impl KubeClient {
             Ok(answer) if answer.kind == "TokenReview" => Ok(answer.status),
             Ok(_) | Err(_) => Err(KubeError {
                 call: format!("POST {}{PATH}", self.config().base),
-                problem: "the answer is no TokenReview".to_owned(),
+                problem: "the answer is not a TokenReview".to_owned(),
                 remedy: "see that the address is that of an API server".to_owned(),
             }
             .into()),

@@ -128,7 +128,7 @@ impl MountError {
             Self::Internal => {
                 "a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)".to_owned()
             }
-            Self::NoRoom => "there is no room for this call now: other calls that wait have taken what there is (many Pods start at once; \
+            Self::NoRoom => "there is no room for this call now: other waiting calls have taken all of it (many Pods start at once; \
                              kubelet tries again by itself)"
                 .to_owned(),
             Self::Overloaded { waited } => {

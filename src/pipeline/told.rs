@@ -89,8 +89,8 @@ impl Told {
             tracing::warn!(
                 lines,
                 latest = %tenant,
-                "lines about mounts were left out: their namespaces have used up their share of the log for this hour (the metrics count \
-                 these mounts, and the audit tells of them)"
+                "lines about mounts were left out: their namespaces have used up their share of the log for this hour (the metrics \
+                 count these mounts, and the audit log shows them)"
             );
         }
         fate == Fate::Written

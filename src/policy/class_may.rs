@@ -49,7 +49,7 @@ impl ClassMay {
         may.tls = reader.boolean(LoginKey::Tls.as_str(), faults).unwrap_or(false);
         may.tls_dir = reader.parsed(LoginKey::TlsDir.as_str(), faults, folder);
         if let (Some(node), false) = (reader.get(LoginKey::TlsDir.as_str()), may.tls) {
-            faults.add(node.at, reader.path(LoginKey::TlsDir.as_str()), "goes with tls: true (set that, or remove it)");
+            faults.add(node.at, reader.path(LoginKey::TlsDir.as_str()), "needs tls: true (set that, or remove it)");
         }
         may
     }
@@ -108,7 +108,7 @@ fn check(pattern: &str, spelled: impl Fn(&str) -> Result<String, String>) -> Res
         _ if pattern == "*" => "`**` is any; name what classes may say, such as https://bao.example:8200".to_owned(),
         _ => "write it as the configuration does, with `*` for any run of characters".to_owned(),
     };
-    Err(format!("{pattern:?} is nothing that a class can say ({remedy})"))
+    Err(format!("{pattern:?} is not something that a class can say ({remedy})"))
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {

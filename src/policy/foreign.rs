@@ -11,7 +11,7 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
     check_seen(pattern)?;
     match pattern.split('/').find_map(sign) {
         Some(sign) => {
-            Err(format!("{pattern:?}: {sign:?} is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)"))
+            Err(format!("{pattern:?}: {sign:?} is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)"))
         }
         None => Ok(()),
     }
@@ -74,11 +74,11 @@ mod tests {
             "files/x\ty",
         ];
         insta::assert_snapshot!(all.map(told).join("\n"), @r#"
-        "files/[abc]/x": "[abc]" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/(a|b)/x": "(a|b)" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/shop|bank/x": "shop|bank" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/!x": "!" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/^x$": "^" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
+        "files/[abc]/x": "[abc]" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/(a|b)/x": "(a|b)" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/shop|bank/x": "shop|bank" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/!x": "!" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/^x$": "^" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
         "files/x " has a blank at an end of an element (remove it; `*` matches a name that has one)
         "files/ x/y" has a blank at an end of an element (remove it; `*` matches a name that has one)
         "files/x\u{200b}" has a character that nobody sees (remove it; `*` matches a name that has one)

@@ -55,7 +55,7 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
         None if written.contains(',') => "there are no alternatives: write a pattern for each".to_owned(),
         None => format!("there are {}", PLACEHOLDERS.join(", ")),
     };
-    Err(format!("{pattern:?}: {written:?} is no placeholder ({remedy})"))
+    Err(format!("{pattern:?}: {written:?} is not a placeholder ({remedy})"))
 }
 
 /// The narrowest pattern that matches a name: `*` stands for what a pattern would read as something else.
@@ -190,27 +190,27 @@ mod tests {
             "files/:namespace/x",
         ];
         insta::assert_snapshot!(all.map(told).join("\n"), @r##"
-        "files/$namespace/**": "$namespace" is no placeholder (did you mean "files/${namespace}/**"?)
-        "files/{namespace}/**": "{namespace}" is no placeholder (did you mean "files/${namespace}/**"?)
-        "files/{{ .Namespace }}/**": "{{ .Namespace }}" is no placeholder (did you mean "files/${namespace}/**"?)
-        "files/$(serviceAccount)/x": "$(serviceAccount)" is no placeholder (did you mean "files/${serviceAccount}/x"?)
-        "files/${serviceaccount}/x": "${serviceaccount}" is no placeholder (did you mean "files/${serviceAccount}/x"?)
-        "files/${service_account}/x": "${service_account}" is no placeholder (did you mean "files/${serviceAccount}/x"?)
-        "files/<namespace>/x": "<namespace>" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/${namespcae}/x": "${namespcae}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "bao/kv/{{identity.entity.aliases.k8s.metadata.service_account_namespace}}/*": "{{identity.entity.aliases.k8s.metadata.service_account_namespace}}" is no placeholder (did you mean "bao/kv/${namespace}/*"?)
-        "files/$ns/x": "$ns" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/${pod}/x": "${pod}" is no placeholder (there are ${namespace}, ${serviceAccount})
-        "files/{db,web}": "{db,web}" is no placeholder (there are no alternatives: write a pattern for each)
-        "files/${/x": "${" is no placeholder (there are ${namespace}, ${serviceAccount})
-        "files/$${namespace}/x": "$${namespace}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/$$namespace/x": "$$namespace" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/%{namespace}/x": "%{namespace}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/#{ns}/x": "#{ns}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/[namespace]/x": "[namespace]" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/__NAMESPACE__/x": "__NAMESPACE__" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/%NAMESPACE%/x": "%NAMESPACE%" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/:namespace/x": ":namespace" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/$namespace/**": "$namespace" is not a placeholder (did you mean "files/${namespace}/**"?)
+        "files/{namespace}/**": "{namespace}" is not a placeholder (did you mean "files/${namespace}/**"?)
+        "files/{{ .Namespace }}/**": "{{ .Namespace }}" is not a placeholder (did you mean "files/${namespace}/**"?)
+        "files/$(serviceAccount)/x": "$(serviceAccount)" is not a placeholder (did you mean "files/${serviceAccount}/x"?)
+        "files/${serviceaccount}/x": "${serviceaccount}" is not a placeholder (did you mean "files/${serviceAccount}/x"?)
+        "files/${service_account}/x": "${service_account}" is not a placeholder (did you mean "files/${serviceAccount}/x"?)
+        "files/<namespace>/x": "<namespace>" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/${namespcae}/x": "${namespcae}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "bao/kv/{{identity.entity.aliases.k8s.metadata.service_account_namespace}}/*": "{{identity.entity.aliases.k8s.metadata.service_account_namespace}}" is not a placeholder (did you mean "bao/kv/${namespace}/*"?)
+        "files/$ns/x": "$ns" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/${pod}/x": "${pod}" is not a placeholder (there are ${namespace}, ${serviceAccount})
+        "files/{db,web}": "{db,web}" is not a placeholder (there are no alternatives: write a pattern for each)
+        "files/${/x": "${" is not a placeholder (there are ${namespace}, ${serviceAccount})
+        "files/$${namespace}/x": "$${namespace}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/$$namespace/x": "$$namespace" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/%{namespace}/x": "%{namespace}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/#{ns}/x": "#{ns}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/[namespace]/x": "[namespace]" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/__NAMESPACE__/x": "__NAMESPACE__" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/%NAMESPACE%/x": "%NAMESPACE%" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/:namespace/x": ":namespace" is not a placeholder (did you mean "files/${namespace}/x"?)
         "##);
         for fine in [
             "files/${namespace}/${serviceAccount}",

@@ -46,10 +46,10 @@ pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Resu
     foreign::check(pattern)?;
     let bare = stand_in(pattern, "x");
     if !bare.contains('/') || bare.split('/').any(str::is_empty) {
-        return Err(format!("{pattern:?} is no <backend>/<name> pattern ({})", slashes(pattern)));
+        return Err(format!("{pattern:?} is not a <backend>/<name> pattern ({})", slashes(pattern)));
     }
     if bare.split('/').any(|element| element != "**" && element.contains("**")) {
-        return Err(format!("{pattern:?}: `**` stands alone between slashes (such as files/**/db); within an element write `*`"));
+        return Err(format!("{pattern:?}: `**` must be alone between slashes (such as files/**/db); within an element write `*`"));
     }
     check_escapes(pattern)?;
     // Where an entry has faults, its own have to be mended first.
@@ -149,7 +149,7 @@ impl Store<'_> {
         let (first, rest) = pattern.split_once('/')?;
         if let Some(meant) = self.without_version(first, rest) {
             let version = self.version.unwrap_or_default();
-            return Some(format!("`{version}/` belongs to the API, and to no name (did you mean {meant:?}?)"));
+            return Some(format!("`{version}/` belongs to the API, not to the name (did you mean {meant:?}?)"));
         }
         let cause = |text: &str| match (self.canonical)(text) {
             Ok(_) => None,
@@ -337,21 +337,21 @@ mod tests {
         "files/shop%2Fdb": "%2F" is an escape of addresses, and policy sees names as their store lists them (did you mean "files/shop/db"?)
         "bao/kv/data/a%20b": "%20" is an escape of addresses, and policy sees names as their store lists them (did you mean "bao/kv/data/a b"?)
         "files/%00x": "%00" is an escape of addresses, and policy sees names as their store lists them (write the character itself)
-        "bao/v1/kv/data/db": `v1/` belongs to the API, and to no name (did you mean "bao/kv/data/db"?)
-        "tns/team-a/v1/kv/data/db": `v1/` belongs to the API, and to no name (did you mean "tns/team-a/kv/data/db"?)
+        "bao/v1/kv/data/db": `v1/` belongs to the API, not to the name (did you mean "bao/kv/data/db"?)
+        "tns/team-a/v1/kv/data/db": `v1/` belongs to the API, not to the name (did you mean "tns/team-a/kv/data/db"?)
         "bao/%2e%2e/x": "%2e" is an escape of addresses, and policy sees names as their store lists them (write the character itself)
         "bao/a%20b%2Fc": "%20" is an escape of addresses, and policy sees names as their store lists them (did you mean "bao/a b/c"?)
-        "https://x/y" is no <backend>/<name> pattern (https:// begins an address, and a pattern begins with the backend's name: such as files/shop/*)
+        "https://x/y" is not a <backend>/<name> pattern (https:// begins an address, and a pattern begins with the backend's name: such as files/shop/*)
         "files/x,files/y": a text is one pattern (did you mean "files/x", "files/y"?)
         "files/x files/y": a text is one pattern (did you mean "files/x", "files/y"?)
         "files/x, files/y/**": a text is one pattern (did you mean "files/x", "files/y/**"?)
-        "files/[ab]": "[ab]" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
+        "files/[ab]": "[ab]" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
         "team/kv/data/db": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/kv/data/db"?)
         "team/team-a/kv": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/team-a/kv"?)
-        "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
-        "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
-        "files/x/" is no <backend>/<name> pattern (did you mean "files/x/**"?)
-        "files/a**": `**` stands alone between slashes (such as files/**/db); within an element write `*`
+        "files" is not a <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        "/files/x" is not a <backend>/<name> pattern (did you mean "files/x"?)
+        "files/x/" is not a <backend>/<name> pattern (did you mean "files/x/**"?)
+        "files/a**": `**` must be alone between slashes (such as files/**/db); within an element write `*`
         "#);
         let one = &backends()[2..3];
         insta::assert_snapshot!(check("shop/db", false, one).unwrap_err(), @r#""shop/db": there is no backend "shop" (it comes first: did you mean "files/shop/db"?)"#);

@@ -226,7 +226,7 @@ impl Server {
                 peer.uid(),
                 self.allowed_peers
             ),
-            Err(error) => format!("the peer's user id cannot be told: {error} (connect again)"),
+            Err(error) => format!("the peer's user id cannot be read: {error} (connect again)"),
         };
         self.metrics.peer_refused();
         tracing::warn!(problem, "a peer was refused");

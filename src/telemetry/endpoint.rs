@@ -201,7 +201,7 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let refusal = match stream.peer_cred() {
                     Ok(peer) => pages.refusal(peer.uid()),
-                    Err(error) => Some(format!("your user id cannot be told: {error}")),
+                    Err(error) => Some(format!("your user id cannot be read: {error}")),
                 };
                 Ok((Box::new(stream), refusal))
             }

@@ -27,7 +27,7 @@ impl LogConfig {
         let format = reader.parsed("format", faults, |text| match text {
             "json" => Ok(LogFormat::Json),
             "text" => Ok(LogFormat::Text),
-            _ => Err(format!("{text:?} is no log format (json or text)")),
+            _ => Err(format!("{text:?} is not a log format (write json or text)")),
         });
         let level = reader.parsed("level", faults, |text| match text {
             "error" => Ok(LevelFilter::ERROR),
@@ -35,7 +35,7 @@ impl LogConfig {
             "info" => Ok(LevelFilter::INFO),
             "debug" => Ok(LevelFilter::DEBUG),
             "trace" => Ok(LevelFilter::TRACE),
-            _ => Err(format!("{text:?} is no log level (error, warn, info, debug or trace)")),
+            _ => Err(format!("{text:?} is not a log level (write error, warn, info, debug or trace)")),
         });
         Self { format: format.unwrap_or(default.format), level: level.unwrap_or(default.level) }
     }

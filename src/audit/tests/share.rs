@@ -102,7 +102,7 @@ async fn with_fail_closed_who_finds_no_room_fails_alone() {
         refused.extend(evil.await.unwrap().err());
     }
     assert!((1_000..8_000).contains(&refused.len()), "{}", refused.len());
-    insta::assert_snapshot!(refused[0], @r#"the audit line could not be written, and audit.failClosed is set: the lines of the namespace "evil" that wait to be written fill its share of the queue (free the disk or mend the file named by audit.file; mounts go on by themselves)"#);
+    insta::assert_snapshot!(refused[0], @r#"the audit line could not be written, and audit.failClosed is set: the lines of the namespace "evil" that wait to be written fill its share of the queue (free space on the disk, or repair the file that audit.file names; mounts then go on by themselves)"#);
     assert!(metrics.encode().contains("keyferry_audit_lines_lost_total 0\n"), "none is lost: their mounts fail");
 }
 

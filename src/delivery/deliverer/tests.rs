@@ -183,7 +183,7 @@ async fn a_write_whose_time_is_over_never_begins() {
     let reservation = daemon.deliverer.reserve(&"shop".into(), &pod("shop"), &target, late()).await.unwrap();
     let error = reservation.deliver(delivery(files(1, 1)), Instant::now()).await.unwrap_err();
     assert_eq!(error.code(), Code::BackendTimeout);
-    insta::assert_snapshot!(error, @"target_path: the mount's time was over before the volume could be written (kubelet tries again by itself)");
+    insta::assert_snapshot!(error, @"target_path: the mount's time ended before the volume could be written (kubelet tries again by itself)");
     let _turn = daemon.deliverer.reserve(&"shop".into(), &pod("shop"), &target, late()).await.unwrap();
     assert_eq!(daemon.node.in_force(&target), None);
 }

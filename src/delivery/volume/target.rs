@@ -81,7 +81,7 @@ fn elsewhere(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> TargetErro
 
 fn remedy(cause: Errno) -> &'static str {
     match cause {
-        Errno::LOOP | Errno::NOTDIR => " (a link or a file stands where a folder should; none is followed)",
+        Errno::LOOP | Errno::NOTDIR => " (a link or a file is there instead of a folder; Keyferry follows no link)",
         Errno::NOENT => " (is `kubeletDir` mounted into the provider, with mount propagation HostToContainer?)",
         Errno::NOSYS => " (openat2 is needed: Linux 5.6 or newer)",
         _ => "",

@@ -384,7 +384,7 @@ fn messages_name_the_file_the_cause_and_the_remedy() {
         put_watched(dir.path(), &after(), &mut |now| if now == step { Err(cause) } else { Ok(()) }).unwrap_err().to_string()
     };
     insta::assert_snapshot!(fail(Step::Fill, Errno::NOSPC), @"cannot write a in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
-    insta::assert_snapshot!(fail(Step::MakeFolder, Errno::ROFS), @"cannot make the folder ..2026_01_02_03_04_05.678901234k in the volume: Read-only file system (os error 30) (the volume is mounted read-only: let its writer have it read-write)");
+    insta::assert_snapshot!(fail(Step::MakeFolder, Errno::ROFS), @"cannot make the folder ..2026_01_02_03_04_05.678901234k in the volume: Read-only file system (os error 30) (the volume is mounted read-only: mount it read-write for its writer)");
     let dir = TempDir::new().unwrap();
     put(dir.path(), &before()).unwrap();
     let error = put_watched(dir.path(), &after(), &mut |step| if step == Step::Remove { Err(Errno::PERM) } else { Ok(()) }).unwrap_err();

@@ -185,7 +185,7 @@ impl Pages {
 
     fn devices(&self) -> Option<HashSet<u64>> {
         let devices = self.node.devices();
-        devices.inspect_err(|error| tracing::warn!(%error, "what volumes are gone cannot be seen: their memory stays counted")).ok()
+        devices.inspect_err(|error| tracing::warn!(%error, "Keyferry cannot see which volumes are gone: their memory stays counted")).ok()
     }
 
     fn refuse(&self, pages: usize) -> NoRoom {

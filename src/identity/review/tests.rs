@@ -125,7 +125,7 @@ async fn a_refusal_is_never_remembered() {
     let scene = Scene::new().await;
     let token = scene.token("keyferry");
     scene.server.answer(says(|status| *status = json!({ "error": "[invalid bearer token, token lookup failed]" })));
-    insta::assert_snapshot!(scene.attest(&token).await.unwrap_err(), @r#"token: the API server refuses it: "[invalid bearer token, token lookup failed]" (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again)"#);
+    insta::assert_snapshot!(scene.attest(&token).await.unwrap_err(), @r#"token: the API server refuses it: "[invalid bearer token, token lookup failed]" (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never valid again)"#);
     scene.server.answer(says(|_| ()));
     scene.attest(&token).await.unwrap();
     assert_eq!(scene.server.calls().len(), 2);
@@ -219,10 +219,10 @@ async fn anybody_elses_token_is_refused() {
     insta::assert_snapshot!(scene.refused(says(|status| status["user"]["extra"] = json!({}))).await, @"pod: the token is bound to no Pod: the API server names none with it (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
     insta::assert_snapshot!(scene.refused(user("system:serviceaccount:bank:web")).await, @r#"namespace: the token is that of a Pod in the namespace "bank", but the mount is for "shop" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
     insta::assert_snapshot!(scene.refused(user("system:serviceaccount:shop:root")).await, @r#"serviceAccount: the token is that of a Pod of the ServiceAccount "root", but the mount is for "web" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
-    insta::assert_snapshot!(scene.refused(user("kubernetes-admin")).await, @r#"serviceAccount: the token is that of "kubernetes-admin", which is no ServiceAccount (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(user("kubernetes-admin")).await, @r#"serviceAccount: the token is that of "kubernetes-admin", which is not a ServiceAccount (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
     insta::assert_snapshot!(scene.refused(says(|status| status["audiences"] = json!([]))).await, @r#"audience: the API server does not say that the token is for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
     insta::assert_snapshot!(scene.refused(says(|status| status["audiences"] = json!(["https://kubernetes.default.svc"]))).await, @r#"audience: the API server does not say that the token is for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
-    insta::assert_snapshot!(scene.refused(says(|status| *status = json!({}))).await, @"token: the API server refuses it: without a reason (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again)");
+    insta::assert_snapshot!(scene.refused(says(|status| *status = json!({}))).await, @"token: the API server refuses it: without a reason (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never valid again)");
     scene.server.answer(says(|_| ()));
     assert_eq!(scene.reviewer.health().await, Ok(()), "refusals are no trouble");
     scene.server.calls();
@@ -236,9 +236,9 @@ async fn an_api_server_that_cannot_be_asked_is_named() {
     let scene = Scene::new().await;
     insta::assert_snapshot!(scene.refused(Answer::Status(401)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod; kubelet tries again by itself)");
     insta::assert_snapshot!(scene.refused(Answer::Status(403)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `create` on tokenreviews of authentication.k8s.io, and a ClusterRoleBinding to it; kubelet tries again by itself)");
-    insta::assert_snapshot!(scene.refused(Answer::Status(500)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 500 Internal Server Error (it is overloaded, starting or on its way down; kubelet tries again by itself)");
-    insta::assert_snapshot!(scene.refused(Answer::Text(200, "<html>canary".into())).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server; kubelet tries again by itself)");
-    insta::assert_snapshot!(scene.shown(&scene.reviewer.health().await.unwrap_err()), @"tokens cannot be reviewed: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server)");
+    insta::assert_snapshot!(scene.refused(Answer::Status(500)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 500 Internal Server Error (it is overloaded, starting or stopping; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.refused(Answer::Text(200, "<html>canary".into())).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is not a TokenReview (see that the address is that of an API server; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.shown(&scene.reviewer.health().await.unwrap_err()), @"tokens cannot be reviewed: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is not a TokenReview (see that the address is that of an API server)");
     assert!(scene.refused(Answer::Text(201, " ".repeat(2 << 20))).await.contains("larger than"));
     scene.server.go_down();
     let down = scene.attest(&scene.token("keyferry")).await.unwrap_err();

@@ -21,7 +21,7 @@ impl Unlisted {
     }
 
     pub fn nothing() -> Self {
-        let reason = "there are no secrets below it that this object wants (correct `include` and `exclude`, store one, or set \
+        let reason = "there are no secrets below it that this object asks for (correct `include` and `exclude`, store one, or set \
                       `optional: true`)";
         Self { fault: Fault::NotFound, reason: reason.to_owned() }
     }
