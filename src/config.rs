@@ -1,7 +1,7 @@
-//! The daemon's configuration: one YAML file, read strictly, every fault reported at once with line, key and remedy.
+//! The daemon's configuration: one YAML file. It is read strictly; all faults are reported together, with line, key and remedy.
 //!
-//! Each room reads its own part (`FileConfig::parse`, `Policy::parse` ...): what a key means is said where it is used. This file
-//! knows the top level, and the limits that several rooms share.
+//! Each module reads its own part (`FileConfig::parse`, `Policy::parse` ...): the meaning of a key is documented where the key is used.
+//! This file has the top level, and the limits that several modules share.
 
 mod audiences;
 mod files;
@@ -32,33 +32,33 @@ use crate::yaml::{self, Fault, Faults, Node, Position, Reader};
 
 mod dialects;
 
-/// The names a provider may answer at: its own, and those of the peers whose classes it speaks.
+/// The provider names that are allowed: Keyferry's own, and those of the other providers whose classes it understands.
 const PROVIDERS: [&str; 6] = ["keyferry", "vault", "openbao", "aws", "azure", "gcp"];
 
 /// The largest configuration file in bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// The configuration, valid as a whole. Files it names are opened later, by the rooms that use them.
+/// The configuration, without faults. The files that it names are opened later, by the modules that use them.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub sockets: SocketConfig,
-    /// Node state, mode 0700. Default `/var/lib/keyferry`.
+    /// The node's state, mode 0700. Default `/var/lib/keyferry`.
     pub state_dir: PathBuf,
     /// Default `/var/lib/kubelet`.
     pub kubelet_dir: PathBuf,
-    /// `None`: made once in the state folder.
+    /// `None`: Keyferry makes one in the state folder.
     pub version_key: Option<PathBuf>,
     pub identity: IdentityConfig,
     pub backends: BTreeMap<BackendName, BackendConfig>,
-    /// Serves classes that name no backend. `None`: the only one, if there is only one.
+    /// The backend for classes that name none. `None`: the only backend, if there is only one.
     pub default_backend: Option<BackendName>,
     pub policy: Policy,
-    /// Which backend serves the classes of a peer's dialect, where it is not plain: `dialects.<name>.backend`.
+    /// The backend for the classes of another provider, where this is not clear: `dialects.<name>.backend`.
     pub dialects: BTreeMap<String, BackendName>,
     pub limits: Limits,
-    /// For backends that are reached over a network.
+    /// For backends on a network.
     pub cache: CacheConfig,
-    /// Where leases outlive the process. `None`: nowhere.
+    /// Where leases are kept over a restart. `None`: nowhere.
     pub sealed: Option<SealedConfig>,
     pub leases: LeasesConfig,
     /// Who writes the volumes. Default: the driver.
@@ -66,7 +66,7 @@ pub struct Config {
     pub audit: AuditConfig,
     /// Where `/metrics` and the probes are served. `None`: nowhere.
     pub metrics: Option<SocketAddr>,
-    /// Whether Pods get Kubernetes Events. Default: no.
+    /// Whether Keyferry sends Kubernetes Events for Pods. Default: no.
     pub events: bool,
     pub log: LogConfig,
 }
@@ -74,23 +74,23 @@ pub struct Config {
 /// The mapping under `limits`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Objects in a class. Default 512.
+    /// The most objects in a class. Default 512.
     pub objects: usize,
-    /// Bytes of a class: keys and values of its parameters and of the volume's attributes. Default 256 KiB.
+    /// The most bytes of a class: keys and values of its parameters and of the volume's attributes. Default 256 KiB.
     pub class_bytes: usize,
-    /// Files of a volume. Default 4096.
+    /// The most files of a volume. Default 4096.
     pub files: usize,
-    /// Bytes of one secret, and of one file. Default 1 MiB.
+    /// The most bytes of one secret, and of one file. Default 1 MiB.
     pub secret_bytes: usize,
-    /// Bytes of one answer. Default 3.5 MiB: the driver takes 4 MiB.
+    /// The most bytes of one answer. Default 3.5 MiB: the driver accepts 4 MiB.
     pub mount_bytes: usize,
-    /// Bytes of memory that the daemon may use; `None`: what its cgroup may, else 256 MiB.
+    /// The bytes of memory that the daemon may use; `None`: the limit of its cgroup, else 256 MiB.
     pub memory: Option<usize>,
-    /// Bytes of that memory for volumes that the daemon writes itself; `None`: a quarter.
+    /// The bytes of this memory for volumes that the daemon writes itself; `None`: a quarter.
     pub volume_bytes: Option<usize>,
-    /// Mounts worked on at once; more wait. Default 512.
+    /// The most mounts under way at once; the others wait. Default 512.
     pub mounts: usize,
-    /// Calls to one backend at once. Default 64.
+    /// The most calls to one backend at once. Default 64.
     pub per_backend: usize,
     /// The longest a mount may take. Default 90 s; kubelet gives up after 2 minutes.
     pub timeout: Duration,
@@ -109,12 +109,12 @@ impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// The file cannot be read, or everything that is wrong with it.
+    /// The file cannot be read; or everything that is wrong with it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         Self::parse(&Self::text(file)?).map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
-    /// Reads a file's text, and no more.
+    /// Reads a file's text, up to the largest size.
     ///
     /// # Errors
     /// The file cannot be read, or is not text.
@@ -125,10 +125,11 @@ impl Config {
         text.map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
-    /// Reads `stateDir` alone, whatever faults other keys have: who asks a running daemon what is wrong may have a faulty file. `None`: it is left out.
+    /// Reads only `stateDir`, even if other keys have faults: a user who asks a running daemon what is wrong may have a faulty file.
+    /// `None`: the key is absent.
     ///
     /// # Errors
-    /// The file cannot be read, is not YAML, or has a fault in this key.
+    /// The file cannot be read, is not YAML, or this key has a fault.
     pub fn state_dir(file: &Path) -> Result<Option<PathBuf>, ConfigError> {
         let refused = |faults| ConfigError::Faults { file: file.to_owned(), faults };
         let node = yaml::parse(&Self::text(file)?).map_err(|fault| refused(vec![fault]))?;
@@ -138,10 +139,10 @@ impl Config {
         if faults.is_empty() { Ok(dir) } else { Err(refused(faults.into_sorted())) }
     }
 
-    /// Reads `cache.sealed` alone, whatever faults other keys have: who wipes what is kept may be in a hurry. `None`: it is left out.
+    /// Reads only `cache.sealed`, even if other keys have faults: a user who wipes it may be in a hurry. `None`: the key is absent.
     ///
     /// # Errors
-    /// The file cannot be read, is not YAML, or has a fault in this key.
+    /// The file cannot be read, is not YAML, or this key has a fault.
     pub fn sealed(file: &Path) -> Result<Option<SealedConfig>, ConfigError> {
         let refused = |faults| ConfigError::Faults { file: file.to_owned(), faults };
         let node = yaml::parse(&Self::text(file)?).map_err(|fault| refused(vec![fault]))?;
@@ -230,13 +231,13 @@ impl Config {
         })
     }
 
-    /// What classes are judged by.
+    /// The limits for classes.
     pub fn configured(&self) -> Configured {
         Configured::new(self.backends.clone(), &self.dialects).with_default(self.default_backend.clone())
     }
 }
 
-/// Reads a mapping to its end, unknown keys included.
+/// Reads a mapping to its end. Unknown keys are faults.
 fn section<'n, T>(
     reader: &mut Reader<'n>,
     key: &'static str,
@@ -303,7 +304,7 @@ fn path(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Opti
     reader.parsed(key, faults, absolute)
 }
 
-/// Without the mapping its defaults are in force, and the faults say what those lack.
+/// If the mapping is absent, its defaults are in force, and the faults name the keys that it needs.
 fn identity(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<IdentityConfig> {
     let absent = Node { at: reader.at(), value: yaml::Value::Null };
     let node = reader.get("identity").unwrap_or(&absent);
@@ -313,7 +314,7 @@ fn identity(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<IdentityConf
     identity
 }
 
-/// The names of all entries, and those that have no fault.
+/// The names of all entries, and the entries without faults.
 fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, BTreeMap<BackendName, BackendConfig>) {
     let mut backends = BTreeMap::new();
     let Some(all) = reader.reader("backends", faults) else {
@@ -341,7 +342,7 @@ fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, 
     (all.entries().iter().map(|(key, _)| key.text.as_str()).collect(), backends)
 }
 
-/// `names` are those of all backends, with faults or without.
+/// `names` are those of all backends, with or without faults.
 fn default_backend(reader: &mut Reader<'_>, names: &[&str], faults: &mut Faults) -> Option<BackendName> {
     reader.parsed("defaultBackend", faults, |text| {
         if names.contains(&text) {
@@ -351,7 +352,7 @@ fn default_backend(reader: &mut Reader<'_>, names: &[&str], faults: &mut Faults)
     })
 }
 
-/// What patterns can name.
+/// The backends and names that patterns can match.
 fn named<'b>(names: &[&'b str], backends: &'b BTreeMap<BackendName, BackendConfig>) -> Vec<Named<'b>> {
     let store = |backend: &'b BackendConfig| {
         let (kind, facts) = (backend.kind(), backend.kind().facts());
@@ -385,7 +386,7 @@ fn check_sockets(reader: &mut Reader<'_>, sockets: &SocketConfig, faults: &mut F
     }
 }
 
-/// Where nothing is said of it, it is the machine's, and judged at the start.
+/// Where this key is absent, the machine decides, and the limit is checked at the start.
 fn check_memory(reader: &mut Reader<'_>, limits: Limits, delivery: DeliveryMode, faults: &mut Faults) {
     let Some(Err(problem)) = limits.memory.map(|memory| limits.divide(memory, delivery)) else { return };
     let Some(mut limits) = reader.reader("limits", faults) else { return };
@@ -407,7 +408,7 @@ fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     })
 }
 
-/// Where nobody proves whose a volume is, there would be none.
+/// If nobody proves which Pod a volume belongs to, Keyferry sends no Events.
 fn check_events(reader: &mut Reader<'_>, faults: &mut Faults) {
     let Some(mut events) = reader.reader("events", faults) else { return };
     let at = events.get("enabled").map_or(events.at(), |node| node.at);
@@ -423,7 +424,7 @@ fn cache(reader: &mut Reader<'_>, faults: &mut Faults) -> (CacheConfig, Option<S
     (times.or(CacheConfig::default()), sealed)
 }
 
-/// The command line names this file, and a shell may give it as a pipe: it need not be a regular one, and has the same bound.
+/// The command line names this file, and a shell may give it as a pipe: so it need not be a regular file, but it has the same limit.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
@@ -436,11 +437,11 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 // === impl Limits ===
 
 impl Limits {
-    /// What so many bytes of memory are for: the budget of mounts, and the bytes of volumes. Where the daemon writes volumes, the kernel charges
-    /// them to it like all else that it holds: they have their part first, and the rest is divided.
+    /// Divides this much memory: the budget of mounts, and the bytes of volumes. If the daemon writes volumes, the kernel charges them to
+    /// it like all its other memory: so volumes get their part first, and the rest is divided.
     ///
     /// # Errors
-    /// They are too few for these limits: the text names the ones at fault.
+    /// There is not enough memory for these limits: the text names the limits that are wrong.
     pub fn divide(&self, memory: usize, delivery: DeliveryMode) -> Result<(Budget, usize), String> {
         let volumes = self.volume_bytes.unwrap_or(memory / 4);
         let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
@@ -453,12 +454,12 @@ impl Limits {
         Ok((budget, volumes))
     }
 
-    /// The same, of memory without volumes.
+    /// The same, for memory without volumes.
     ///
     /// # Errors
     /// As [`Limits::divide`].
     pub fn budget(&self, memory: usize) -> Result<Budget, String> {
-        // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
+        // JSON makes text longer, and an answer has more than its fields: this is the most that a backend reads.
         let body = self.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
         Budget::new(memory, self.mount_bytes, body, self.mounts)
     }
@@ -514,7 +515,7 @@ impl Default for Limits {
 // === impl ConfigError ===
 
 impl ConfigError {
-    /// One for each fault.
+    /// One line for each fault.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Faults { file, faults } => {
