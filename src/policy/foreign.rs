@@ -1,12 +1,12 @@
-//! What other programs read as a pattern and policy does not, and what nobody sees in a text. A rule with it would say nothing.
+//! Signs that are patterns in other programs but not in the policy, and invisible characters. A rule with one of them would match nothing.
 
-/// What is a class of characters, an alternative, an anchor or a "not" elsewhere.
+/// Elsewhere these mean a class of characters, an alternative, an anchor or a "not".
 const SIGNS: [char; 5] = ['!', '[', ']', '^', '|'];
 
 /// Checks one pattern.
 ///
 /// # Errors
-/// What in it would be taken for itself, and what to write instead.
+/// The sign that the policy would take literally, and what to write instead.
 pub(super) fn check(pattern: &str) -> Result<(), String> {
     check_seen(pattern)?;
     match pattern.split('/').find_map(sign) {
@@ -17,10 +17,10 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// Checks that people see what the pattern says.
+/// Checks that people can see everything in the pattern.
 ///
 /// # Errors
-/// What they do not see.
+/// What they cannot see.
 pub(super) fn check_seen(pattern: &str) -> Result<(), String> {
     if pattern.contains(is_unseen) {
         return Err(format!("{pattern:?} has a character that nobody sees (remove it; `*` matches a name that has one)"));
@@ -31,7 +31,7 @@ pub(super) fn check_seen(pattern: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The name with `*` for what `check` refuses.
+/// The name with `*` in place of what `check` refuses.
 pub(super) fn widened(name: &str) -> String {
     let elements = name.split('/').map(|element| {
         let trimmed = element.trim();
@@ -42,14 +42,14 @@ pub(super) fn widened(name: &str) -> String {
     elements.collect::<Vec<_>>().join("/")
 }
 
-/// The part of an element that means more elsewhere.
+/// The part of an element that has a meaning in other programs.
 fn sign(element: &str) -> Option<&str> {
     let class = element.find('[').and_then(|from| Some(&element[from..=from + element[from..].find(']')?]));
     let alternative = || element.contains('|').then_some(element);
     class.or_else(alternative).or_else(|| element.starts_with(['!', '^']).then(|| &element[..1]))
 }
 
-/// Control characters, and those that are as wide as nothing or change the direction of what follows.
+/// Control characters, and characters that have no width or change the direction of the text after them.
 fn is_unseen(c: char) -> bool {
     c.is_control() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

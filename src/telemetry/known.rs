@@ -1,4 +1,4 @@
-//! Gauges that have a value only where it is known: one that is not known is left out, since 0 would be an answer.
+//! Gauges that have a value only if it is known: an unknown one is left out, because 0 would be a value.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
