@@ -59,7 +59,7 @@ struct Calls {
     large: Shares,
 }
 
-/// Room for a request that is not read yet. Its tenant is "", which is no namespace's name. All of these together have one tenant's share.
+/// Room for a request that is not read yet. Its tenant is "", a name that no namespace has. All of these together have one tenant's share.
 #[derive(Debug)]
 #[must_use = "the room is given back when it is dropped"]
 pub struct Unread(Held);

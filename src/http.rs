@@ -206,8 +206,8 @@ impl HttpClient {
     }
 
     /// As [`HttpClient::send`], and again after a failure that may pass: at most [`TRIES`] times. No try begins later than [`TRYING`] after
-    /// the first. The waits grow and are jittered. Such failures are no connection or a broken one, 412, 429, and 5xx except 501. Keyferry
-    /// obeys `Retry-After` of a 429 or 503 if it is not too late. A request with [`Repeat::Never`] is tried again only if the server has
+    /// the first. The waits grow and are jittered. Failures that may pass: no connection, a broken one, 412,
+    /// 429, and 5xx except 501. Keyferry obeys `Retry-After` of a 429 or 503 if it is not too late. A request with [`Repeat::Never`] is tried again only if the server has
     /// seen nothing. After a 429, requests leave one by one, and the tenants that pay for them take turns.
     pub async fn call(&self, request: Request<Bytes>, repeat: Repeat, deadline: Instant) -> Outcome {
         let request = match self.prepared(request) {

@@ -675,8 +675,8 @@ mod tests {
         line 4: policy rule 2.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
         line 4: policy rule 2.read: "files" is not a <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
         line 5: policy rule 3.read: is missing (a rule has at least one of read, update and deny)
-        line 5: policy rule 3.pods.label: is no known key (known here: namespace, serviceAccount)
-        line 6: policy rule 3.reads: is no known key (did you mean `read`?)
+        line 5: policy rule 3.pods.label: is not a known key (known here: namespace, serviceAccount)
+        line 6: policy rule 3.reads: is not a known key (did you mean `read`?)
         line 8: policy rule 4.read: "files/${pod}/x": "${pod}" is not a placeholder (there are ${namespace}, ${serviceAccount})
         line 8: policy rule 4.read: "files/a**/b": `**` must be alone between slashes (such as files/**/db); within an element write `*`
         line 8: policy rule 4.read: "/files/x" is not a <backend>/<name> pattern (did you mean "files/x"?)
@@ -688,7 +688,7 @@ mod tests {
         line 15: policy rule 8.deny: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
         line 17: policy rule 9.read: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
         line 20: policy rule 10.read: "files/$namespace/x": "$namespace" is not a placeholder (did you mean "files/${namespace}/x"?)
-        line 23: policy rule 11.read: holds a list, but must be a list of texts (write each on a line of its own, after `- `)
+        line 23: policy rule 11.read: holds a list, but must be a list of texts (write each on a separate line, after `- `)
         "#);
     }
 }

@@ -151,11 +151,11 @@ events: { enabled: yes }
     keyferry.yaml:4:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
     keyferry.yaml:5:16: allowedPeers: "root" is not a user id (write a number, such as 0 for root)
     keyferry.yaml:5:22: allowedPeers: 65534 is the id of every user of another user namespace: it cannot be allowed (remove it)
-    keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
-    keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
-    keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
+    keyferry.yaml:6:1: identty: is not a known key (did you mean `identity`?)
+    keyferry.yaml:8:3: backends.a/b: "a/b" is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
+    keyferry.yaml:9:8: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
-    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: failover, aws, file, http, vault)
+    keyferry.yaml:10:15: backends.s3.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is not a count (write a whole number from 1 to 100000)
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
@@ -168,8 +168,8 @@ events: { enabled: yes }
     keyferry.yaml:17:16: log.format: "xml" is not a log format (write json or text)
     keyferry.yaml:17:28: log.level: "loud" is not a log level (write error, warn, info, debug or trace)
     keyferry.yaml:18:17: cache.fresh: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
-    keyferry.yaml:18:31: cache.sealed.dir: is missing (the folder that is kept over restarts, such as /var/lib/keyferry/cache)
-    keyferry.yaml:18:31: cache.sealed.key: is missing (the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such)
+    keyferry.yaml:18:31: cache.sealed.dir: is missing (the folder that stays over restarts, such as /var/lib/keyferry/cache)
+    keyferry.yaml:18:31: cache.sealed.key: is missing (the file of 32 bytes that encrypts it, such as /etc/keyferry/cache.key, or a list of such)
     keyferry.yaml:19:20: events.enabled: must be true or false (write one of them, without quotes)
     "#);
 }
@@ -221,9 +221,9 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     keyferry.yaml:6:95: dialects.gcp: is not yet supported (leave it out)
     --
     keyferry.yaml:6:20: dialects.vault.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
-    keyferry.yaml:6:24: dialects.valt: is no known key (did you mean `vault`?)
+    keyferry.yaml:6:24: dialects.valt: is not a known key (did you mean `vault`?)
     keyferry.yaml:6:57: dialects.openbao.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
-    keyferry.yaml:6:59: dialects.openbao.bakend: is no known key (did you mean `backend`?)
+    keyferry.yaml:6:59: dialects.openbao.bakend: is not a known key (did you mean `backend`?)
     --
     keyferry.yaml:6:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
     keyferry.yaml:6:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
@@ -271,7 +271,7 @@ policy:
     keyferry.yaml:18:38: backends.own.classMay.address: "bao:8200" is not something that a class can say (does not begin with https://, http:// or unix:///)
     keyferry.yaml:18:50: backends.own.classMay.address: "*" is not something that a class can say (`**` is any; name what classes may say, such as https://bao.example:8200)
     keyferry.yaml:19:18: backends.own.classMay.audience: "{{ .Values.audience }}": "{{ .Values.audience }}" is not a placeholder (there are ${namespace}, ${serviceAccount})
-    keyferry.yaml:21:18: backends.later.kind: "s3" is no kind of backend (this version serves: failover, aws, file, http, vault)
+    keyferry.yaml:21:18: backends.later.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:24:12: policy rule 1.deny: "file/shop/db": there is no backend "file" (did you mean "files/shop/db"?)
     keyferry.yaml:24:28: policy rule 1.deny: "files/.x": the name has the element ".x": what starts with a dot is the vault's own (choose another name)
     keyferry.yaml:24:40: policy rule 1.deny: "files/db@3": the name ends in `@3`, which reads as a pinned version (write `version: "3"` for that)
@@ -283,7 +283,7 @@ policy:
     "#);
 }
 
-/// Everything that is wrong with failovers, at once and beside what is wrong elsewhere.
+/// Everything that is wrong with failovers, reported together with the faults of other keys.
 #[test]
 fn a_failover_has_two_backends_of_one_kind() {
     let text = r#"
@@ -316,11 +316,11 @@ policy:
     read: ["both/kv/**", "bath/x"]
 "#;
     insta::assert_snapshot!(faults(text), @r#"
-    keyferry.yaml:9:11: backends.faulty.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
-    keyferry.yaml:10:30: backends.one.of: must name two backends, not 1 (the first is asked; the second while the first is out)
-    keyferry.yaml:11:32: backends.three.of: must name two backends, not 3 (the first is asked; the second while the first is out)
-    keyferry.yaml:12:9: backends.none.of: is missing (two backends of one kind, the first of which is asked first, such as of: [bao, bao-dr])
-    keyferry.yaml:13:32: backends.empty.of: must name two backends, not 0 (the first is asked; the second while the first is out)
+    keyferry.yaml:9:11: backends.faulty.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
+    keyferry.yaml:10:30: backends.one.of: must name two backends, not 1 (Keyferry asks the first, and the second while the first is out)
+    keyferry.yaml:11:32: backends.three.of: must name two backends, not 3 (Keyferry asks the first, and the second while the first is out)
+    keyferry.yaml:12:9: backends.none.of: is missing (two backends of one kind: the one to ask first, then the other, such as of: [bao, bao-dr])
+    keyferry.yaml:13:32: backends.empty.of: must name two backends, not 0 (Keyferry asks the first, and the second while the first is out)
     keyferry.yaml:14:35: backends.unknown.of: there is no backend "boa" (did you mean "bao"?)
     keyferry.yaml:14:40: backends.unknown.of: there is no backend "nowhere-at-all" (there are: files, web, bao, team, wide, faulty, one, three, none, empty, unknown, twice, itself, above, local, mixed, spaces, grants, waits, nested, own, both)
     keyferry.yaml:15:38: backends.twice.of: names "bao" twice (name another backend that has the same secrets)
@@ -329,14 +329,14 @@ policy:
     keyferry.yaml:18:33: backends.local.of: "files" is a file vault, which is on this node and cannot be out of reach (name a backend of the kind aws, http or vault)
     keyferry.yaml:19:38: backends.mixed.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:20:33: backends.spaces.of: bao is in the namespace root and team in "team-a": a secret would have two names (set the same `namespace` for both)
-    keyferry.yaml:21:33: backends.grants.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)
-    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    keyferry.yaml:21:33: backends.grants.of: classes may set other parts of the login at bao than at wide, but one class is for both (write the same classMay for both, and auth.audience for both or for neither)
+    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     keyferry.yaml:24:36: backends.own.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
-    keyferry.yaml:24:51: backends.own.address: belongs to the backends that `of` names: a failover has none of its own (write it there)
-    keyferry.yaml:24:71: backends.own.cache: belongs to the backends that `of` names: a failover has none of its own (write it there)
-    keyferry.yaml:24:93: backends.own.auth: belongs to the backends that `of` names: a failover has none of its own (write it there)
-    keyferry.yaml:24:97: backends.own.ofs: is no known key (did you mean `of`?)
-    keyferry.yaml:25:31: backends.both.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)
+    keyferry.yaml:24:51: backends.own.address: belongs to the backends that `of` names, not to the failover (write it there)
+    keyferry.yaml:24:71: backends.own.cache: belongs to the backends that `of` names, not to the failover (write it there)
+    keyferry.yaml:24:93: backends.own.auth: belongs to the backends that `of` names, not to the failover (write it there)
+    keyferry.yaml:24:97: backends.own.ofs: is not a known key (did you mean `of`?)
+    keyferry.yaml:25:31: backends.both.of: classes may set other parts of the login at bao than at wide, but one class is for both (write the same classMay for both, and auth.audience for both or for neither)
     keyferry.yaml:28:26: policy rule 1.read: "bath/x": there is no backend "bath" (did you mean "both/x"?)
     "#);
     let sound = "

@@ -288,7 +288,7 @@ impl Volume<'_> {
             })?;
             match made {
                 Some(dir) => return Ok(Data { name, dir }),
-                None => nanosecond += 1, // a clock that stands still
+                None => nanosecond += 1, // a clock that does not move
             }
         }
     }

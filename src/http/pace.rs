@@ -22,7 +22,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// The longest pause between two requests: when a store refuses for a while, Keyferry soon finds that it answers again.
 const SLOWEST: Duration = Duration::from_millis(500);
 
-/// The shortest one: timers are no finer.
+/// The shortest one: timers cannot measure less.
 const FASTEST: Duration = Duration::from_millis(1);
 
 /// The longest time for which a store's `Retry-After` stops all requests.
@@ -242,7 +242,7 @@ mod tests {
         store.ask("a").await;
         assert_eq!(store.pace.refused(None), Some(2.0), "the slowest");
         store.pace.answered();
-        assert_eq!(store.pace.refused(None), None, "it is told once");
+        assert_eq!(store.pace.refused(None), None, "it is reported once");
         sleep(CALM).await;
         store.pace.answered();
         assert!(store.pace.lock().limit.is_none());

@@ -164,13 +164,13 @@ mod tests {
 
     #[test]
     fn each_fault_says_what_to_do() {
-        insta::assert_snapshot!(read("verify: jkws").unwrap_err(), @"1: identity.verify: is no way to verify (did you mean `jwks`?)");
+        insta::assert_snapshot!(read("verify: jkws").unwrap_err(), @"1: identity.verify: is not a way to verify (did you mean `jwks`?)");
         insta::assert_snapshot!(read("audience: ''\nissuer: ' '\njwks:\n  file: ''\n  url: https://x\n  flie: x\n").unwrap_err(), @r#"
         1: identity.audience: is empty (write a value, or leave the key out)
         2: identity.issuer: is empty (write a value, or leave the key out)
         4: identity.jwks.file: is empty (write a path that starts with /, or leave the key out)
         5: identity.jwks.url: cannot be used together with `file`: keys come from one of them (remove the other)
-        6: identity.jwks.flie: is no known key (did you mean `file`?)
+        6: identity.jwks.flie: is not a known key (did you mean `file`?)
         "#);
         insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is not an https address (write for example https://oidc.example/openid/v1/jwks)"#);
         insta::assert_snapshot!(read("jwks: { file: /x, ca: /y, tokenFile: /z }").unwrap_err(), @"

@@ -89,14 +89,14 @@ impl Scene {
         self.refused(&self.issuer.sign(&claims).unwrap()).await
     }
 
-    /// With the names that differ from run to run made the same.
+    /// Replaces the names that differ from run to run.
     fn shown(&self, error: &dyn ToString) -> String {
         let key_id = self.issuer.jwk()["kid"].as_str().unwrap().to_owned();
         error.to_string().replace(&self.folder.path().display().to_string(), "[folder]").replace(&key_id, "[kid]")
     }
 }
 
-// === what stands ===
+// === valid tokens ===
 
 #[tokio::test]
 async fn a_pods_own_token_proves_it() {
@@ -105,7 +105,7 @@ async fn a_pods_own_token_proves_it() {
     let PodIdentity { namespace, name, uid, service_account, service_account_uid, verified } = PodIdentity::clone(&attested.pod);
     assert_eq!((&*namespace, name.as_str(), &*uid, &*service_account), ("shop", "web-1", "uid-1", "web"));
     assert!(verified && service_account_uid.is_some_and(|uid| uid.len() == 36));
-    assert_eq!(attested.tokens.audiences().count(), 0, "the token for the daemon itself is no store's");
+    assert_eq!(attested.tokens.audiences().count(), 0, "no store gets the token for the daemon itself");
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn build_makes_what_was_asked_for() {
     assert!(built.attest(&pod(), &raw(&[])).await.is_err());
 }
 
-// === what does not ===
+// === invalid tokens ===
 
 #[tokio::test]
 async fn a_missing_token_says_what_was_sent() {
@@ -278,7 +278,7 @@ async fn another_key_is_refused() {
     let lying = json!({ "alg": "ES256", "kid": scene.issuer.jwk()["kid"] });
     insta::assert_snapshot!(scene.refused(&stranger.sign_with(&lying, &scene.claims()).unwrap()).await, @r#"signature: the token's signature was not made by key "[kid]" (P-256) of [folder]/jwks.json (compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is not this cluster's)"#);
     insta::assert_snapshot!(scene.refused(&stranger.sign_with(&json!({ "alg": "ES256", "kid": "stranger\n" }), &scene.claims()).unwrap()).await, @r#"key: the token is signed with the key "stranger\n", which is not in [folder]/jwks.json; there is key "[kid]" (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)"#);
-    // A key that the token brings along is nobody's.
+    // A key inside the token is not a known key.
     let bringing = json!({ "alg": "ES256", "jwk": stranger.jwk(), "jku": "https://evil.example/jwks" });
     assert!(scene.refused(&stranger.sign_with(&bringing, &scene.claims()).unwrap()).await.starts_with("signature: "));
 }
@@ -446,7 +446,7 @@ fn refused_file(jwks: &str) -> String {
     without_remedy(&error.replace(&folder.path().display().to_string(), "[folder]"))
 }
 
-/// Whatever is wrong with a key file, there is one thing to do.
+/// Whatever is wrong with a key file, the remedy is the same.
 fn without_remedy(error: &str) -> String {
     error.strip_suffix(" (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)").unwrap().to_owned()
 }
@@ -530,7 +530,7 @@ fn a_files_mode_matters_only_where_it_shuts_us_out() {
     }
 }
 
-/// Another file is renamed into place over and over while tokens are verified: each key is known or not, and nothing is half read.
+/// Again and again another file is renamed into its place while tokens are verified: each key is known or not, and nothing is half read.
 #[tokio::test]
 async fn a_file_swapped_in_the_middle_of_a_read_is_one_or_the_other() {
     let scene = Scene::new();
@@ -571,12 +571,12 @@ async fn a_changed_file_changes_who_is_believed() {
     assert!(scene.attest(&token).await.is_ok());
     let next = Issuer::new(ISSUER).unwrap();
     scene.write(&json!({ "keys": [next.jwk()] }).to_string());
-    // A new token is verified with the new keys at once; the old one, known by heart, is forgotten with the old keys.
+    // A new token is verified with the new keys at once; the old one, which was remembered, is forgotten with the old keys.
     let new = next.token(&pod(), "keyferry", TTL, &*scene.clock).unwrap();
     assert!(scene.attest(&new).await.is_ok());
     assert!(scene.refused(&token).await.starts_with("key: "));
 
-    // Back again, and nobody asks for anything new: at most a second later the change counts.
+    // Back again, and nobody asks for anything new: the change is used at most a second later.
     scene.write(&scene.issuer.jwks());
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(scene.refused(&new).await.starts_with("key: "));
@@ -610,7 +610,7 @@ async fn a_configmaps_symlink_swap_is_a_change() {
     assert!(verifier.attest(&pod(), &new).await.is_ok());
 }
 
-/// Each key is read by itself, as it stands in the file; whose token it signs hears why it is not used.
+/// Each key is read separately, as it is in the file; the refusal of a token that it signed says why it is not used.
 #[tokio::test]
 async fn a_broken_key_takes_nothing_from_the_others_and_is_named_to_its_tokens() {
     let scene = Scene::new();
@@ -647,7 +647,7 @@ async fn a_broken_key_takes_nothing_from_the_others_and_is_named_to_its_tokens()
     "#);
 }
 
-/// Nothing of what was there before counts any more: not after a moment either.
+/// Nothing of the former content counts any more: also after a moment.
 #[tokio::test(start_paused = true)]
 async fn a_file_that_lists_no_key_takes_all_away_at_once() {
     let scene = Scene::new();

@@ -79,7 +79,7 @@ async fn every_answer_but_the_right_one_says_what_to_do() {
 #[tokio::test]
 async fn a_slow_server_is_not_waited_for() {
     let scene = Scene::new(Answer::Never).await;
-    // Paused, time leaps to the next timer as soon as nothing else happens: the call has to be under way by then.
+    // While the clock is paused, time jumps to the next timer as soon as nothing else happens: the call must be under way by then.
     let client = scene.client.clone();
     let call = tokio::spawn(async move { client.get("/x", RIGHT).await });
     while scene.server.calls().is_empty() {

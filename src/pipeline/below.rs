@@ -307,7 +307,7 @@ fn texts(plan: &Plan, root: &Root) -> usize {
     root.names.len() * (SECRET + 2 * folder.name.as_str().len() + login) + 4 * of_names * (1 + root.objects.len())
 }
 
-// === what is told ===
+// === what is reported ===
 
 /// Denials of found secrets are counted; denials of secrets that the class names are reported in full.
 fn refused<'o>(plan: &Plan, denied: impl Iterator<Item = (&'o Object, Vec<&'o Denial>)>, record: &mut Record) -> Missed {

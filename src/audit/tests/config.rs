@@ -72,7 +72,7 @@ fn what_cannot_be_is_a_fault_with_its_remedy() {
     audit.rotate.keep: "101" is not a number of files (write a whole number from 1 to 100)
     audit.rotate.size: "64KB" is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
     audit.rotate.keep: "1.5" is not a number of files (write a whole number from 1 to 100)
-    audit.rotate.days: is no known key (known here: size, keep)
+    audit.rotate.days: is not a known key (known here: size, keep)
     audit.alerts: is a text, but must be a list of rules (start each with `- `)
     audit.alerts rule 1: is a text, but must be a mapping (write a line `key: value` for each key)
     audit.alerts rule 1.rule: is missing (write for example rule: manySecrets, or rule: denials)
@@ -82,7 +82,7 @@ fn what_cannot_be_is_a_fault_with_its_remedy() {
     audit.alerts rule 1.within: "0" is not a number of whole seconds (write at least 1s, for example 10m)
     audit.alerts rule 1.secrets: "4097" is more than Keyferry counts for one ServiceAccount (write a whole number from 1 to 4096)
     audit.alerts rule 1.within: "25h" is longer than Keyferry counts (write at most 24h)
-    audit.alerts rule 1.count: is no known key (known here: rule, within, secrets)
+    audit.alerts rule 1.count: is not a known key (known here: rule, within, secrets)
     audit.alerts rule 1.within: "1500ms" is not a number of whole seconds (write at least 1s, for example 10m)
     audit.alerts rule 1.count: "-1" is not a whole number from 1 to 4096
     audit.alerts rule 1.within: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)

@@ -35,7 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the log names the tenants that have most.
 const TELL: Duration = Duration::from_mins(1);
 
-/// The tenant of the volumes that were found at the start, until their next mount: it is no namespace's name.
+/// The tenant of the volumes that were found at the start, until their next mount: a name that no namespace has.
 const NOBODY: &str = "";
 
 pub(in crate::delivery) struct Pages {

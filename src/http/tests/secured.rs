@@ -34,7 +34,7 @@ async fn a_refused_certificate_says_its_names_and_dates() {
     assert!(refused(&authority, dated(&many, (2020, 2090))).await.contains("7.example and 2 more (valid"));
 }
 
-/// What the library has no words for, this house has: nobody reads how an error looks in memory.
+/// For errors without a text in the library, Keyferry has texts: nobody reads the form of an error in memory.
 #[tokio::test]
 async fn an_odd_certificate_is_refused_in_words() {
     let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
@@ -69,7 +69,7 @@ fn trusting(certificates: &[&Certificate]) -> TempDir {
     folder
 }
 
-/// What a client that trusts these says of a server that shows this chain.
+/// What a client with these trusted certificates reports about a server with this chain.
 async fn told(chain: &[&Certificate], key: &KeyPair, trusted: &[&Certificate]) -> String {
     let (server, folder) = (Server::showing(chain, key), trusting(trusted));
     get(&client(server.address, config(&folder)), "/").await.map_or_else(|error| shown(&error, &folder), |_| "taken".to_owned())
@@ -135,7 +135,7 @@ async fn it_is_taken_for_the_endpoint_alone_whose_ca_it_is_in() {
     let (first, second) = (client(server.address, config(&own)), client(server.address, config(&others)));
     assert!(get(&first, "/").await.is_ok());
     assert!(matches!(get(&second, "/").await, Err(HttpError::Certificate(_))), "what one endpoint trusts is nothing to another");
-    // Nor is it once it is taken out of the file.
+    // It is also refused when it is taken out of the file.
     fs::copy(others.path().join("ca.crt"), own.path().join("ca.crt")).unwrap();
     assert!(matches!(get(&first, "/").await, Err(HttpError::Certificate(_))));
 }
@@ -332,7 +332,7 @@ fn files_are_read_before_anything_is_sent() {
     insta::assert_snapshot!(refused(with), @"the client certificate cannot be used: DIR/tls.crt: No such file or directory (os error 2) (name PEM files: the certificate with its chain, and its private key)");
 }
 
-/// One file takes nothing from the others: here one that is longer than any is read.
+/// A bad file does not stop the use of the others: here one that is too long is read.
 #[tokio::test]
 async fn a_folder_of_cas_goes_on_without_a_file_that_cannot_be_read() {
     let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());

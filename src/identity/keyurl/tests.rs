@@ -1,4 +1,4 @@
-//! Against a server that answers as the API server does, and then does not.
+//! Against a server that first answers as the API server does, and later does not.
 
 use std::fs;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ impl Scene {
     }
 }
 
-/// Time goes on by itself again afterwards: a paused clock would leap over the network's answers.
+/// Afterwards time runs by itself again: a paused clock would jump over the network's answers.
 async fn later(by: Duration) {
     tokio::time::pause();
     tokio::time::advance(by).await;
@@ -142,7 +142,7 @@ async fn keys_are_fetched_anew_every_hour_or_so() {
     scene.attest(&verifier, &next).await.unwrap();
 }
 
-/// The issuer itself says that it has none: a list that is there is in force as it is.
+/// The issuer itself says that it has no keys: this empty list is in force.
 #[tokio::test]
 async fn an_answer_without_a_usable_key_takes_all_keys_away() {
     for list in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","kid":"weak","k":"x"}]}"#] {

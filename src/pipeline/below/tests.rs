@@ -46,7 +46,7 @@ fn a_listing_gives_what_some_object_wants() {
     assert_eq!(names(&all, "", "[]", 9), Ok(these("", "")));
 }
 
-/// What a store that means ill could list.
+/// What a hostile store could list.
 #[test]
 fn a_listing_that_is_none_is_refused() {
     let all = plan(&[(&[], &[], false)]);
