@@ -284,11 +284,7 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
     for (at, text) in texts {
         match text.parse() {
             Ok(65534) => {
-                faults.add(
-                    at,
-                    "allowedPeers",
-                    "65534 is the id of every user of another user namespace: it cannot be allowed (remove it)",
-                );
+                faults.add(at, "allowedPeers", "65534 is the id of every user of another user namespace: it cannot be allowed (remove it)");
             }
             Ok(uid) => uids.push(uid),
             Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is not a user id (write a number, such as 0 for root)")),
@@ -404,7 +400,8 @@ fn delivery(text: &str) -> Result<DeliveryMode, String> {
 
 fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     reader.parsed("listen", faults, |text| {
-        text.parse().map_err(|_| format!("{text:?} is not an address to listen at (write for example 127.0.0.1:8095; port 0 takes a free one)"))
+        text.parse()
+            .map_err(|_| format!("{text:?} is not an address to listen at (write for example 127.0.0.1:8095; port 0 takes a free one)"))
     })
 }
 

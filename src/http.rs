@@ -206,9 +206,9 @@ impl HttpClient {
     }
 
     /// As [`HttpClient::send`], and again after a failure that may pass: at most [`TRIES`] times. No try begins later than [`TRYING`] after
-    /// the first. The waits grow and are jittered. Failures that may pass: no connection, a broken one, 412,
-    /// 429, and 5xx except 501. Keyferry obeys `Retry-After` of a 429 or 503 if it is not too late. A request with [`Repeat::Never`] is tried again only if the server has
-    /// seen nothing. After a 429, requests leave one by one, and the tenants that pay for them take turns.
+    /// the first. The waits grow and are jittered. Failures that may pass: no connection, a broken one, 412, 429, and 5xx except 501.
+    /// Keyferry obeys `Retry-After` of a 429 or 503 if it is not too late. A request with [`Repeat::Never`] is tried again only if the
+    /// server has seen nothing. After a 429, requests leave one by one, and the tenants that pay for them take turns.
     pub async fn call(&self, request: Request<Bytes>, repeat: Repeat, deadline: Instant) -> Outcome {
         let request = match self.prepared(request) {
             Ok(request) => request,
@@ -292,7 +292,8 @@ impl HttpClient {
         else {
             return Ok(None);
         };
-        let unreadable = || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "check which server answers there" };
+        let unreadable =
+            || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "check which server answers there" };
         let to = location::resolved(from, location).ok_or_else(unreadable)?;
         if !self.0.endpoint.is_origin_of(&to) {
             let other = Endpoint::of(&to).map_err(|_| unreadable())?;
@@ -303,7 +304,10 @@ impl HttpClient {
         }
         if method != Method::GET {
             let to = self.0.endpoint.to_string();
-            return Err(HttpError::Redirect { to, why: "only a redirect of a GET is followed; configure the address that answers without a redirect" });
+            return Err(HttpError::Redirect {
+                to,
+                why: "only a redirect of a GET is followed; configure the address that answers without a redirect",
+            });
         }
         Ok(Some(to))
     }

@@ -85,7 +85,9 @@ fn filled(text: &str) -> Result<String, &'static str> {
 /// Without TLS, anybody on the way could replace the keys.
 fn https(text: &str) -> Result<String, String> {
     let uri = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-    let Some(uri) = uri else { return Err(format!("{text:?} is not an https address (write for example https://oidc.example/openid/v1/jwks)")) };
+    let Some(uri) = uri else {
+        return Err(format!("{text:?} is not an https address (write for example https://oidc.example/openid/v1/jwks)"));
+    };
     let endpoint = Endpoint::of(&uri).map_err(|problem| problem.to_string())?;
     endpoint.check_server_name(None).map(|()| text.to_owned())
 }

@@ -86,8 +86,10 @@ impl KeySource {
     /// What to do if a key is missing.
     pub(super) fn renewal(&self) -> &'static str {
         match self {
-            Self::File(_) => "write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again \
-                 by itself",
+            Self::File(_) => {
+                "write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again \
+                 by itself"
+            }
             Self::Url(_) => {
                 "the address is asked again at most every 10 s, and kubelet tries again by itself; if this stays, the token is not this \
                  issuer's"

@@ -279,8 +279,8 @@ impl Verified {
         }
         if second >= self.expires.as_second().saturating_add(LEEWAY) {
             let problem = format!("the token expired at {} {clocks} {now}", self.expires);
-            let remedy =
-                "kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, for example by NTP";
+            let remedy = "kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, for \
+                          example by NTP";
             return Err(IdentityError::new("expired", problem, remedy));
         }
         Ok(())

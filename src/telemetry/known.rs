@@ -55,7 +55,8 @@ impl Collector for Known {
             gauge(&mut encoder, "volume_oldest_success_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(at) = oldest_stale {
-            let help = "When the store was asked for the oldest answer that volumes of keyferry_volumes have because a store is out, in Unix time";
+            let help =
+                "When the store was asked for the oldest answer that volumes of keyferry_volumes have because a store is out, in Unix time";
             gauge(&mut encoder, "volume_oldest_stale_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(at) = stale_half {

@@ -363,7 +363,12 @@ impl Metrics {
             Unit::Bytes,
             metrics.memory.clone(),
         );
-        registry.register_with_unit("memory_limit", "The most memory of this kind that may be in use", Unit::Bytes, metrics.memory_limit.clone());
+        registry.register_with_unit(
+            "memory_limit",
+            "The most memory of this kind that may be in use",
+            Unit::Bytes,
+            metrics.memory_limit.clone(),
+        );
         registry.register("waiting", "Mounts that wait, by what for: place, memory, work", metrics.waiting.clone());
         registry.register(
             "refused",
