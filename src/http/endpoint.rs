@@ -47,7 +47,7 @@ pub enum InvalidEndpoint {
     Socket,
     #[error("has a path of over {MAX_SOCKET} bytes, which the system does not allow for a socket (choose a shorter one)")]
     SocketLength,
-    #[error("has a user in it (leave out the part before the @)")]
+    #[error("has a user in it (leave out what is before the @)")]
     User,
 }
 
@@ -284,7 +284,7 @@ https://: has no host that could be reached (write https://host:port, http://hos
 https://:8200: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
 https://bao:99999: has no port from 1 to 65535
 https://bao:x: has no port from 1 to 65535
-https://user:canary@bao: has a user in it (leave out the part before the @)
+https://user:canary@bao: has a user in it (leave out what is before the @)
 https://bao?token=canary: has a query (leave out the ? and what follows)
 https://bao#x: has a fragment (leave out the # and what follows)
 https://b ao: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)

@@ -137,7 +137,7 @@ fn serve_and_check_refuse_in_the_same_words() {
     1:27: identity.jwks.file: "jwks.json" is not an absolute path (start it with /)
     1:59: identity.jwks.ca: "ca.crt" is not an absolute path (start it with /)
     1:78: identity.jwks.tokenFile: "token" is not an absolute path (start it with /)
-    1:26: identity.jwks.url: has a user in it (leave out the part before the @)
+    1:26: identity.jwks.url: has a user in it (leave out what is before the @)
     1:26: identity.jwks.url: "oidc_.example-" is not a name that a server's certificate could be for
     3:51: backends.b.auth.audience: is "vault" by default, and so is identity.audience: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, and add it to tokenRequests of the CSIDriver object)
     4:46: policy rule 1.deny: "file/shop/db": there is no backend "file" (did you mean "files/shop/db"?)

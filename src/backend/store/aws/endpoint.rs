@@ -318,7 +318,7 @@ mod tests {
         http://127.0.0.1.evil.example is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
         unix:///run/x is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
         https://x/base has a path, and AWS is asked at `/` (write scheme, host and port alone)
-        https://u@x has a user in it (leave out the part before the @)
+        https://u@x has a user in it (leave out what is before the @)
         x does not begin with https://, http:// or unix:///
         http://10.0.0.1 is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
         ");

@@ -181,7 +181,7 @@ mod tests {
         {name}: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
         unix:///run/x.sock: is a socket, which a store of this kind cannot be (write https://host/path)
         ftp://s.example/{name}: does not begin with https://, http:// or unix:///
-        https://user:canary@s.example/{name}: has a user in it (leave out the part before the @)
+        https://user:canary@s.example/{name}: has a user in it (leave out what is before the @)
         https://good\@evil/{name}: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
         https://s.example/{nmae}: {nmae} is no placeholder (did you mean {name}?)
         https://s.example/{secret}: {secret} is no placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
