@@ -33,24 +33,24 @@ use crate::server::{BoundSocket, LockError, Mark, Server, SocketConfig, StartLoc
 use crate::telemetry::Metrics;
 use crate::telemetry::endpoint::{Endpoint, Probes, Status};
 
-/// How long a mount under way may go on after the signal to stop. kubelet's own grace is 30 s by default.
+/// How long mounts under way may go on after the signal to stop. kubelet's own grace period is 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// How long leases may take to be revoked at the end, when mounts have taken the rest of [`DRAIN`].
+/// How long Keyferry may take to revoke leases at the end, when mounts have used the rest of [`DRAIN`].
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// How long the files may take that the configuration names, at the start.
+/// How long Keyferry waits at the start for the files that the configuration names.
 const START: Duration = Duration::from_secs(30);
 
-/// How long the last answers may take to be written for the next process.
+/// How long Keyferry may take at the end to write the last answers for the next process.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// How long the last audit lines may take to be written. A pipe that nobody reads takes none.
+/// How long Keyferry may take to write the last audit lines. A pipe that nobody reads takes none.
 const AUDIT_FLUSH: Duration = Duration::from_secs(2);
 
-/// What to do without an API server to tell Events to.
-const NO_EVENTS: &str = "Keyferry tells Events to the API server of its own cluster, with its own token: remove `events` outside of a \
-                         cluster, and add components/events to your overlay in one";
+/// What to do where there is no API server to send Events to.
+const NO_EVENTS: &str = "Keyferry sends Events with its own token to the API server of its cluster: outside of a cluster, remove \
+                         `events`; in a cluster, add components/events to your overlay";
 
 /// The version key's file in the state folder.
 pub const VERSION_KEY: &str = "version.key";
@@ -66,12 +66,12 @@ use pods::PodWatch;
 use reload::Reloader;
 use status::StatusPages;
 
-/// The daemon, built and bound: from here on mounts are served.
+/// The daemon, built and bound: from now on it serves mounts.
 #[derive(Debug)]
 pub struct App {
     server: Server,
     sockets: Vec<BoundSocket>,
-    /// `None`: it cannot be bound, which the log has said.
+    /// `None`: the socket cannot be bound. The log has said so.
     status: Option<BoundSocket>,
     endpoint: Option<Endpoint>,
     health: Arc<Health>,
@@ -88,7 +88,7 @@ pub struct ReloadHandle {
     audit: Arc<AuditLog>,
 }
 
-/// What outlives a reload.
+/// What a reload keeps.
 #[derive(Clone, Debug)]
 struct Parts {
     clock: Arc<dyn Clock>,
@@ -99,7 +99,7 @@ struct Parts {
     commons: Arc<Commons>,
 }
 
-/// The pipeline in force before a reload, and what it was built from.
+/// The pipeline in force before a reload, and the configuration that it was built from.
 #[derive(Clone, Copy, Debug)]
 struct Former<'f> {
     config: &'f Config,
@@ -127,10 +127,11 @@ struct Health {
 // === impl App ===
 
 impl App {
-    /// Builds every stage, then binds: nobody connects before a mount can be served. With `file`, a change of it is taken up later.
+    /// Builds every stage, then binds the sockets: nobody connects before Keyferry can serve a mount. With `file`, a later change of it is
+    /// used.
     ///
     /// # Errors
-    /// Everything that keeps the daemon from starting, as far as it can be found at once.
+    /// Everything that keeps the daemon from starting, as far as Keyferry can find it at once.
     pub async fn start(config: Config, file: Option<PathBuf>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let (config, parts, pipeline) = prepared(config, Arc::clone(&metrics)).await?;
         let (leases, archive, clock) = (Arc::clone(&parts.leases), parts.archive.clone(), Arc::clone(&parts.clock));
@@ -150,7 +151,7 @@ impl App {
         let lock = lock(&state_dir).await?;
         let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
         let status =
-            status::bind(&state_dir).await.map_err(|error| tracing::warn!("`keyferry status` finds no answer on this node: {error}")).ok();
+            status::bind(&state_dir).await.map_err(|error| tracing::warn!("`keyferry status` gets no answer on this node: {error}")).ok();
         drop(lock);
         warn_of_group(&sockets, &bound);
         let marks = bound.iter().map(|socket| socket.mark().clone()).collect();
@@ -169,17 +170,17 @@ impl App {
         Ok(Self { server, sockets: bound, status, endpoint, health: Arc::new(health), audit, leases, archive, reloader })
     }
 
-    /// For whoever hears the signal.
+    /// For the code that receives the signal.
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle { reloader: self.reloader.clone(), audit: Arc::clone(&self.audit) }
     }
 
-    /// Where metrics are served: with port 0, the port the kernel chose.
+    /// Where metrics are served. With port 0, this is the port that the kernel chose.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.endpoint.as_ref().and_then(Endpoint::address)
     }
 
-    /// Serves until `stop` resolves, then lets what runs finish. Whether all of it did.
+    /// Serves until `stop` resolves, then lets running work finish. Returns whether all of it finished.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> bool {
         let paths: Vec<_> = self.sockets.iter().map(|socket| socket.path().display().to_string()).collect();
         let metrics = self.metrics_address().map(|address| address.to_string()).unwrap_or_default();
@@ -212,7 +213,7 @@ impl App {
             if let Some(reviewing) = reviewing {
                 reviewing.abort();
             }
-            // Its place is free for a daemon that starts while this one ends.
+            // The path is now free for a daemon that starts while this one ends.
             if let Some(status) = status {
                 status.abort();
             }
@@ -237,19 +238,19 @@ impl App {
     }
 }
 
-/// What a former process has left on the disk is judged by the configuration that is in force once it is known.
+/// Once the configuration is known, it decides what happens to the files that a former process left on the disk.
 async fn review_once_read(archive: Arc<Archive>, pipeline: Arc<ArcSwap<Pipeline>>) {
     archive.complete().await;
     let _ = spawn_blocking(move || pipeline.load().review_answers()).await;
 }
 
-/// Until the future is dropped, which takes the socket away.
+/// Runs until the future is dropped, which removes the socket.
 async fn serve_status(socket: BoundSocket, pages: StatusPages) {
     let (listener, _place) = socket.into_parts();
     Endpoint::at(listener).serve(Arc::new(pages)).await;
 }
 
-/// On a thread that may be kept waiting: every file that the configuration names is opened now, and a file system may hang.
+/// Runs on a thread that may block: it opens every file that the configuration names, and a file system may hang.
 async fn prepared(config: Config, metrics: Arc<Metrics>) -> Result<(Config, Parts, Pipeline), StartError> {
     let preparing = spawn_blocking(move || prepare(&config, metrics).map(|(parts, pipeline)| (config, parts, pipeline)));
     match timeout(START, preparing).await {
@@ -283,7 +284,7 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
 }
 
-/// Taken while sockets are bound. Where the state folder cannot be written, daemons that start at once are kept apart by the sockets alone.
+/// Held while sockets are bound. Where the state folder cannot be written, only the sockets keep daemons apart that start at the same time.
 async fn lock(state_dir: &Path) -> Result<Option<StartLock>, StartError> {
     match StartLock::take(state_dir).await {
         Ok(lock) => Ok(Some(lock)),
@@ -295,7 +296,7 @@ async fn lock(state_dir: &Path) -> Result<Option<StartLock>, StartError> {
     }
 }
 
-/// Of the sockets' group, where it may connect.
+/// About the sockets' group, where the group may connect.
 fn warn_of_group(sockets: &SocketConfig, bound: &[BoundSocket]) {
     if sockets.mode & 0o060 == 0 {
         return;
@@ -306,26 +307,27 @@ fn warn_of_group(sockets: &SocketConfig, bound: &[BoundSocket]) {
     }
 }
 
-/// What works, but should be known.
+/// Logs what works but an admin should know.
 async fn warn_of_doubts(pipeline: &Pipeline) {
     if let Some(doubt) = pipeline.commons.budget.doubt() {
         tracing::warn!("{doubt}");
     }
     if let Err(problem) = pipeline.deliverer.check() {
-        tracing::warn!(problem, "no volume can be written now; mounts will fail until it can");
+        tracing::warn!(problem, "no volume can be written now; mounts fail until this is fixed");
     }
     for error in pipeline.backends.check().await {
         tracing::warn!(error = %error.in_full(), "a backend cannot serve now; its mounts will fail until it can");
     }
 }
 
-/// Builds the pipeline, which is everything a reload replaces; but whatever would become the same is taken over from the `former` one,
-/// with all it remembers.
+/// Builds the pipeline. A reload replaces all of it; but parts that would be the same are taken over from the `former` one, with all that
+/// they remember.
 fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<Pipeline, StartError> {
     let Parts { clock, metrics, audit, leases, archive, commons } = parts;
     if config.identity.verify == Verify::Driver {
         tracing::warn!(
-            "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
+            "identity.verify is driver: Keyferry believes what the driver says about a Pod, without proof (set verify: \
+             jwks if kubelet can send tokens)"
         );
     }
     let mut problems = Vec::new();
@@ -371,13 +373,13 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     })
 }
 
-/// What the process has for mounts, by the limits that it starts with.
+/// What all mounts of the process share, by the limits at its start.
 pub fn commons(limits: &Limits, delivery: DeliveryMode) -> Result<Commons, String> {
     let (budget, volumes) = limits.divide(budget::memory(limits.memory), delivery)?;
     Ok(Commons::new(budget, limits.mounts, Volumes::new(volumes)))
 }
 
-/// Where it cannot be opened, the rest of the configuration is judged all the same.
+/// Where it cannot be opened, Keyferry still checks the rest of the configuration.
 fn open_sealed(config: &Config) -> (Option<Arc<Sealed>>, Vec<String>) {
     match config.sealed.as_ref().map(Sealed::open).transpose() {
         Ok(sealed) => (sealed, Vec::new()),
@@ -400,13 +402,13 @@ fn open_leases(
 
 fn open_archive(config: &Config, sealed: &Arc<Sealed>, clock: &Arc<dyn Clock>, kept: &Ceilings) -> Result<Arc<Archive>, String> {
     let bytes = config.sealed.as_ref().map_or(0, |sealed| sealed.bytes);
-    // Memory of answers is one half; what is known of those on the disk is the other.
+    // One half is memory for answers, the other half is for what is known about the answers on the disk.
     let opening = Opening { sealed, bytes, memory: kept.answers / 2, pods: config.kubelet_dir.join("pods"), clock };
     Archive::open(&opening).map_err(|problem| format!("cache.sealed.dir: {problem}"))
 }
 
 impl Former<'_> {
-    /// The verifier, with the keys it has fetched and the tokens it has verified.
+    /// The verifier, with the keys that it has fetched and the tokens that it has verified.
     fn identity(&self, config: &Config) -> Option<Arc<dyn Attest>> {
         let same = self.config.identity == config.identity && self.config.state_dir == config.state_dir;
         same.then(|| Arc::clone(&self.pipeline.identity))
@@ -436,7 +438,7 @@ fn read_version_key(path: &Path) -> Result<VersionKey, String> {
     }
 }
 
-/// The key in the state folder; made at the first start. It is linked into place whole, so that a crash leaves none or all of it.
+/// The key in the state folder, made at the first start. It is linked into place as a whole file: a crash leaves all of it or nothing.
 fn own_version_key(dir: &Path, path: &Path) -> io::Result<VersionKey> {
     if !path.exists() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -492,16 +494,16 @@ impl Health {
         Pot { pot: "leases", used, limit }
     }
 
-    /// Why mounts could not be served now, a line for each reason; `failing`: the backends that cannot.
+    /// Why Keyferry could not serve mounts now: one line for each reason. `failing`: the backends that cannot serve.
     async fn reasons(&self, failing: &[BackendError]) -> Vec<String> {
         let pipeline = self.pipeline.load_full();
-        // While a store is out and what it said before serves, Pods start.
+        // While a store is out and its earlier answers are used, Pods still start.
         let unserved = failing.iter().filter(|error| !pipeline.backends.is_bridged(error, failing));
         let mut reasons: Vec<String> = unserved.map(|error| format!("backend {}", error.in_full())).collect();
         reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
         let unwritable = pipeline.backends.unwritable();
-        reasons.extend(unwritable.map(|fault| format!("cache.sealed.dir: {fault}: no answer is given from there")));
+        reasons.extend(unwritable.map(|fault| format!("cache.sealed.dir: {fault}: Keyferry gives no answer from there")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
         reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
         for mark in &*self.marks {
@@ -520,7 +522,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl StartError {
-    /// One for each fault.
+    /// One line for each fault.
     pub fn reasons(&self) -> &[String] {
         &self.0
     }
@@ -550,12 +552,12 @@ mod tests {
         assert_eq!((driver.volumes.memory().capacity(), provider.volumes.memory().capacity()), (45 * 256, 36 * 256));
         let moving = |commons: &Commons| commons.budget.moving().slots().capacity();
         assert_eq!(moving(&driver) - moving(&provider), 36 * MIB * 3 / 8);
-        // A quarter leaves 135 MiB, which are not enough for the other limits.
+        // A quarter leaves 135 MiB, which is not enough for the other limits.
         let problem = commons(&limits(None), DeliveryMode::Provider).unwrap_err();
         assert!(problem.contains("limits.volumeBytes = 47185920 bytes are for volumes"), "{problem}");
     }
 
-    /// A link in the draft's place is not written through, and the key is made all the same.
+    /// A link in place of the draft is not written through, and the key is made all the same.
     #[test]
     fn the_version_key_follows_no_link() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,22 +1,23 @@
-//! Bytes: what the daemon's memory is for, and who may have how much of it.
+//! Bytes: how the daemon's memory is divided, and who may have how much of it.
 //!
-//! Of the memory M a quarter is never given out: code, stacks, the allocator, the windows of HTTP/2. A quarter is *kept*: each table has a
-//! [ceiling](Ceilings). An eighth is for *calls*, whose requests are read before anybody knows whose they are. The rest, three eighths, is
-//! *moving*: what mounts under way hold, each in its [`Purse`]. Of that, each place for a mount has [`FREE`] bytes of its own.
+//! A quarter of the memory M is never given out: it is for code, stacks, the allocator and the windows of HTTP/2. A quarter is *kept*: each
+//! table has a [ceiling](Ceilings). An eighth is for *calls*: Keyferry reads their requests before it knows their tenants. The rest, three
+//! eighths, is *moving*: mounts under way hold it, each in its [`Purse`]. Of this part, each place for a mount has its own [`FREE`] bytes.
 //!
-//! The largest mount needs a *whole*: four times what it may answer (the store's answers, the secrets, the files and the encoded answer are
-//! there at the same time) and one raw body of a store. A mount spends what it needs as it comes, and needs no whole as long as the others
-//! leave it enough. One that comes short gives everything back and waits for a whole; with it, it cannot come short again.
+//! The largest mount needs a *whole*: four times the bytes that it may answer with (the store's answers, the secrets, the files and the
+//! encoded answer exist at the same time) and one raw body of a store. A mount takes bytes when it needs them, and needs no whole as long
+//! as the others leave enough. If there is not enough, the mount gives everything back and waits for a whole. With a whole it always has
+//! enough.
 //!
-//! # Why everybody gets a whole who waits for it
+//! # Why every mount that waits for a whole gets one
 //!
-//! 1. A mount that waits for a whole holds nothing of what is moving, so that those who hold something wait for nobody who waits. A
-//!    mount that holds something ends: it waits for the network under its deadline, and computes a bounded number of steps.
-//! 2. While a tenant that holds nothing waits, nothing is drawn by anybody, and no tenant draws while it waits for its first whole
-//!    (`turns.rs`). So what it holds itself comes back and is not replaced; and then what all others have drawn comes back too.
-//! 3. What is left then are wholes. By the rule of shares a tenant that holds nothing may have a whole where two are free, and there is room
-//!    for at least two. One that comes back goes to the first of the round that may have it: each tenant before it is served once at most, and
-//!    one that came later is not served before it.
+//! 1. A mount that waits for a whole holds nothing of the moving part. So a mount that holds something does not wait for mounts that wait.
+//!    A mount that holds something ends: it waits for the network until its deadline, and computes a limited number of steps.
+//! 2. While a tenant that holds nothing waits, no tenant draws. No tenant draws while it waits for its own first whole (`turns.rs`). So the
+//!    bytes that it holds come back and are not taken again; after that, the bytes of all other tenants come back too.
+//! 3. What is then left is wholes. By the rule of shares, a tenant that holds nothing may have a whole where two are free, and there is
+//!    room for at least two. A whole that comes back goes to the first tenant of the round that may have it: each tenant before this one is
+//!    served at most once, and a later tenant is not served before it.
 
 use std::fmt;
 use std::path::Path;
@@ -33,10 +34,10 @@ pub use ceilings::Ceilings;
 pub use memory::memory_of_cgroup;
 pub use purse::{FREE, Growing, NoWhole, Payer, Purse, Spent, Unpaid};
 
-/// The memory in bytes where neither the configuration nor a cgroup says one.
+/// The memory in bytes, where neither the configuration nor a cgroup sets it.
 pub const MEMORY: usize = 256 * MIB;
 
-/// Requests of up to so many bytes have room apart: large ones never keep them out.
+/// Requests of up to this many bytes have their own room: large requests never keep them out.
 const SMALL: usize = 16 * 1024;
 
 const MIB: usize = 1024 * 1024;
@@ -47,24 +48,23 @@ pub struct Budget {
     calls: Calls,
     moving: Turns,
     kept: Ceilings,
-    /// The free parts of all places, in bytes.
+    /// The free parts of all places together, in bytes.
     free: usize,
 }
 
-/// For requests, from the moment their length is known.
+/// For requests, from the moment when their length is known.
 #[derive(Debug)]
 struct Calls {
     small: Shares,
     large: Shares,
 }
 
-/// Room for a request that nobody has read yet: of no tenant, or of one that is called "", which no namespace is. All of these together
-/// have a tenant's share.
+/// Room for a request that is not read yet. Its tenant is "", a name that no namespace has. All of these together have one tenant's share.
 #[derive(Debug)]
 #[must_use = "the room is given back when it is dropped"]
 pub struct Unread(Held);
 
-/// The memory in bytes: as configured, else the cgroup's, else [`MEMORY`].
+/// The memory in bytes: from the configuration, else from the cgroup, else [`MEMORY`].
 pub fn memory(configured: Option<usize>) -> usize {
     configured.or_else(|| memory_of_cgroup(Path::new("/"))?.try_into().ok()).unwrap_or(MEMORY)
 }
@@ -72,10 +72,11 @@ pub fn memory(configured: Option<usize>) -> usize {
 // === impl Budget ===
 
 impl Budget {
-    /// Of `memory` bytes, for `places` mounts at once that answer with up to `mount_bytes` each; `body` is the largest raw body of a store.
+    /// Divides `memory` bytes, for `places` mounts at once that answer with up to `mount_bytes` each; `body` is the largest raw body of a
+    /// store.
     ///
     /// # Errors
-    /// There is no room for two wholes: the text names the limits at fault.
+    /// There is no room for two wholes: the text names the limits that are wrong.
     pub fn new(memory: usize, mount_bytes: usize, body: usize, places: usize) -> Result<Self, String> {
         let (whole, free) = (mount_bytes.saturating_mul(4).saturating_add(body).max(1), places.saturating_mul(FREE));
         let Parts { kept, calls, moving } = Parts::of(memory);
@@ -86,20 +87,20 @@ impl Budget {
         Ok(Self { calls, moving: Turns::of_units(moving, whole), kept: Ceilings::of(kept), free })
     }
 
-    /// Room for a request of so many bytes, before it is read: twice as many, since it is there twice while it is decoded. `None`: there is
-    /// none now; nor ever, beyond [`Budget::largest_request`].
+    /// Takes room for a request of this many bytes, before it is read: twice as many, because it exists twice while it is decoded. `None`:
+    /// there is none now, and never for a request that is larger than [`Budget::largest_request`].
     pub fn read(&self, length: usize) -> Option<Unread> {
         let calls = if length <= SMALL { &self.calls.small } else { &self.calls.large };
         calls.take(&Tenant::from(""), length.checked_mul(2)?).map(Unread)
     }
 
-    /// The length in bytes of the largest request that there is room for when no other is there.
+    /// The length in bytes of the largest request that fits when there is no other request.
     pub fn largest_request(&self) -> usize {
         self.calls.large.capacity() / 4
     }
 
-    /// What works, but should be known: a tenant that holds its share for long leaves no other a whole. So it is
-    /// where half of what is moving has no room for two wholes.
+    /// A warning about something that works: a tenant that holds its share for long leaves no whole to the others. This is the case where
+    /// half of the moving part has no room for two wholes.
     pub fn doubt(&self) -> Option<String> {
         let (slots, whole) = (self.moving.slots(), self.moving.each());
         let enough = enough_for(whole.saturating_mul(4).saturating_add(self.free));
@@ -111,12 +112,12 @@ impl Budget {
         })
     }
 
-    /// Bytes in use by requests: those of up to 16 KiB, and the larger ones.
+    /// Bytes that requests use: requests of up to 16 KiB, and larger ones.
     pub fn calls(&self) -> [&Shares; 2] {
         [&self.calls.small, &self.calls.large]
     }
 
-    /// What is moving, beyond the free part of each place; its turns are wholes.
+    /// The moving part, except the free part of each place; its turns are wholes.
     pub fn moving(&self) -> &Turns {
         &self.moving
     }
@@ -126,7 +127,7 @@ impl Budget {
     }
 }
 
-/// What is given out of the memory: the rest, a quarter, is not.
+/// All memory that is given out: the rest, a quarter, is not.
 struct Parts {
     kept: usize,
     calls: usize,
@@ -140,7 +141,7 @@ impl Parts {
     }
 }
 
-/// The memory in MiB of which so many bytes are moving: three eighths.
+/// The memory in MiB whose moving part (three eighths) has this many bytes.
 fn enough_for(moving: usize) -> usize {
     (moving / 3).saturating_add(1).saturating_mul(8).div_ceil(MIB)
 }
@@ -162,7 +163,7 @@ fn too_little(memory: usize, mount_bytes: usize, places: usize, whole: usize) ->
     )
 }
 
-/// Bytes as the configuration writes them, to a tenth of a MiB.
+/// Bytes in the units of the configuration, with one decimal for MiB.
 struct Mib(usize);
 
 impl fmt::Display for Mib {
@@ -178,8 +179,8 @@ impl fmt::Display for Mib {
 // === impl Unread ===
 
 impl Unread {
-    /// The request has been read, and is this tenant's: it counts on the tenant's share from now on, until that is shrunk to what is kept of
-    /// the request. `None`: the tenant has its share.
+    /// The request has been read, and this is its tenant: from now on it counts for the tenant's share, until it is reduced to the part of
+    /// the request that is kept. `None`: the tenant has used its share.
     pub fn of(self, tenant: &Tenant) -> Option<Held> {
         self.0.pass_to(tenant)
     }

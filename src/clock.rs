@@ -1,12 +1,12 @@
-//! Time. Wall time comes from an injected [`Clock`]; monotonic time is `tokio::time`, which a test can pause.
-//! The standard clocks are banned by clippy.toml, so that no code can escape a test's clock.
+//! Time. Wall time comes from an injected [`Clock`]; monotonic time is `tokio::time`, which a test can pause. clippy.toml bans the standard
+//! clocks, so a test's clock controls all code.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
-/// Tells wall time.
+/// Gives the wall time.
 pub trait Clock: Debug + Send + Sync {
     fn now(&self) -> Timestamp;
 }

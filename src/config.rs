@@ -1,7 +1,7 @@
-//! The daemon's configuration: one YAML file, read strictly, every fault reported at once with line, key and remedy.
+//! The daemon's configuration: one YAML file. It is read strictly; all faults are reported together, with line, key and remedy.
 //!
-//! Each room reads its own part (`FileConfig::parse`, `Policy::parse` ...): what a key means is said where it is used. This file
-//! knows the top level, and the limits that several rooms share.
+//! Each module reads its own part (`FileConfig::parse`, `Policy::parse` ...): the meaning of a key is documented where the key is used.
+//! This file has the top level, and the limits that several modules share.
 
 mod audiences;
 mod files;
@@ -32,33 +32,33 @@ use crate::yaml::{self, Fault, Faults, Node, Position, Reader};
 
 mod dialects;
 
-/// The names a provider may answer at: its own, and those of the peers whose classes it speaks.
+/// The provider names that are allowed: Keyferry's own, and those of the other providers whose classes it understands.
 const PROVIDERS: [&str; 6] = ["keyferry", "vault", "openbao", "aws", "azure", "gcp"];
 
 /// The largest configuration file in bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// The configuration, valid as a whole. Files it names are opened later, by the rooms that use them.
+/// The configuration, without faults. The files that it names are opened later, by the modules that use them.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub sockets: SocketConfig,
-    /// Node state, mode 0700. Default `/var/lib/keyferry`.
+    /// The node's state, mode 0700. Default `/var/lib/keyferry`.
     pub state_dir: PathBuf,
     /// Default `/var/lib/kubelet`.
     pub kubelet_dir: PathBuf,
-    /// `None`: made once in the state folder.
+    /// `None`: Keyferry makes one in the state folder.
     pub version_key: Option<PathBuf>,
     pub identity: IdentityConfig,
     pub backends: BTreeMap<BackendName, BackendConfig>,
-    /// Serves classes that name no backend. `None`: the only one, if there is only one.
+    /// The backend for classes that name none. `None`: the only backend, if there is only one.
     pub default_backend: Option<BackendName>,
     pub policy: Policy,
-    /// Which backend serves the classes of a peer's dialect, where it is not plain: `dialects.<name>.backend`.
+    /// The backend for the classes of another provider, where this is not clear: `dialects.<name>.backend`.
     pub dialects: BTreeMap<String, BackendName>,
     pub limits: Limits,
-    /// For backends that are reached over a network.
+    /// For backends on a network.
     pub cache: CacheConfig,
-    /// Where leases outlive the process. `None`: nowhere.
+    /// Where leases are kept over a restart. `None`: nowhere.
     pub sealed: Option<SealedConfig>,
     pub leases: LeasesConfig,
     /// Who writes the volumes. Default: the driver.
@@ -66,7 +66,7 @@ pub struct Config {
     pub audit: AuditConfig,
     /// Where `/metrics` and the probes are served. `None`: nowhere.
     pub metrics: Option<SocketAddr>,
-    /// Whether Pods get Kubernetes Events. Default: no.
+    /// Whether Keyferry sends Kubernetes Events for Pods. Default: no.
     pub events: bool,
     pub log: LogConfig,
 }
@@ -74,23 +74,23 @@ pub struct Config {
 /// The mapping under `limits`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Objects in a class. Default 512.
+    /// The most objects in a class. Default 512.
     pub objects: usize,
-    /// Bytes of a class: keys and values of its parameters and of the volume's attributes. Default 256 KiB.
+    /// The most bytes of a class: keys and values of its parameters and of the volume's attributes. Default 256 KiB.
     pub class_bytes: usize,
-    /// Files of a volume. Default 4096.
+    /// The most files of a volume. Default 4096.
     pub files: usize,
-    /// Bytes of one secret, and of one file. Default 1 MiB.
+    /// The most bytes of one secret, and of one file. Default 1 MiB.
     pub secret_bytes: usize,
-    /// Bytes of one answer. Default 3.5 MiB: the driver takes 4 MiB.
+    /// The most bytes of one answer. Default 3.5 MiB: the driver accepts 4 MiB.
     pub mount_bytes: usize,
-    /// Bytes of memory that the daemon may use; `None`: what its cgroup may, else 256 MiB.
+    /// The bytes of memory that the daemon may use; `None`: the limit of its cgroup, else 256 MiB.
     pub memory: Option<usize>,
-    /// Bytes of that memory for volumes that the daemon writes itself; `None`: a quarter.
+    /// The bytes of this memory for volumes that the daemon writes itself; `None`: a quarter.
     pub volume_bytes: Option<usize>,
-    /// Mounts worked on at once; more wait. Default 512.
+    /// The most mounts under way at once; the others wait. Default 512.
     pub mounts: usize,
-    /// Calls to one backend at once. Default 64.
+    /// The most calls to one backend at once. Default 64.
     pub per_backend: usize,
     /// The longest a mount may take. Default 90 s; kubelet gives up after 2 minutes.
     pub timeout: Duration,
@@ -109,12 +109,12 @@ impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// The file cannot be read, or everything that is wrong with it.
+    /// The file cannot be read; or everything that is wrong with it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         Self::parse(&Self::text(file)?).map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
-    /// Reads a file's text, and no more.
+    /// Reads a file's text, up to the largest size.
     ///
     /// # Errors
     /// The file cannot be read, or is not text.
@@ -125,10 +125,11 @@ impl Config {
         text.map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
-    /// Reads `stateDir` alone, whatever faults other keys have: who asks a running daemon what is wrong may have a faulty file. `None`: it is left out.
+    /// Reads only `stateDir`, even if other keys have faults: a user who asks a running daemon what is wrong may have a faulty file.
+    /// `None`: the key is absent.
     ///
     /// # Errors
-    /// The file cannot be read, is not YAML, or has a fault in this key.
+    /// The file cannot be read, is not YAML, or this key has a fault.
     pub fn state_dir(file: &Path) -> Result<Option<PathBuf>, ConfigError> {
         let refused = |faults| ConfigError::Faults { file: file.to_owned(), faults };
         let node = yaml::parse(&Self::text(file)?).map_err(|fault| refused(vec![fault]))?;
@@ -138,10 +139,10 @@ impl Config {
         if faults.is_empty() { Ok(dir) } else { Err(refused(faults.into_sorted())) }
     }
 
-    /// Reads `cache.sealed` alone, whatever faults other keys have: who wipes what is kept may be in a hurry. `None`: it is left out.
+    /// Reads only `cache.sealed`, even if other keys have faults: a user who wipes it may be in a hurry. `None`: the key is absent.
     ///
     /// # Errors
-    /// The file cannot be read, is not YAML, or has a fault in this key.
+    /// The file cannot be read, is not YAML, or this key has a fault.
     pub fn sealed(file: &Path) -> Result<Option<SealedConfig>, ConfigError> {
         let refused = |faults| ConfigError::Faults { file: file.to_owned(), faults };
         let node = yaml::parse(&Self::text(file)?).map_err(|fault| refused(vec![fault]))?;
@@ -230,13 +231,13 @@ impl Config {
         })
     }
 
-    /// What classes are judged by.
+    /// The limits for classes.
     pub fn configured(&self) -> Configured {
         Configured::new(self.backends.clone(), &self.dialects).with_default(self.default_backend.clone())
     }
 }
 
-/// Reads a mapping to its end, unknown keys included.
+/// Reads a mapping to its end. Unknown keys are faults.
 fn section<'n, T>(
     reader: &mut Reader<'n>,
     key: &'static str,
@@ -254,9 +255,9 @@ fn providers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (at, text) in texts {
         if !PROVIDERS.contains(&text) {
-            faults.add(at, "providers", format!("{text:?} is no provider name (known: {})", PROVIDERS.join(", ")));
+            faults.add(at, "providers", format!("{text:?} is not a provider name (known: {})", PROVIDERS.join(", ")));
         } else if names.iter().any(|name| name == text) {
-            faults.add(at, "providers", format!("{text:?} stands there twice (remove one)"));
+            faults.add(at, "providers", format!("{text:?} is there twice (remove one)"));
         } else {
             names.push(text.to_owned());
         }
@@ -268,7 +269,7 @@ fn providers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<String> {
 }
 
 fn socket_mode(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is no mode for a socket (\"0600\", or \"0660\" where the driver runs in the socket's group)");
+    let wrong = || format!("{text:?} is not a mode for a socket (\"0600\", or \"0660\" where the driver runs in the socket's group)");
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u32::from_str_radix(digits, 8) {
         Ok(mode @ (0o600 | 0o660)) => Ok(mode),
@@ -283,14 +284,10 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
     for (at, text) in texts {
         match text.parse() {
             Ok(65534) => {
-                faults.add(
-                    at,
-                    "allowedPeers",
-                    "65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)",
-                );
+                faults.add(at, "allowedPeers", "65534 is the id of every user of another user namespace: it cannot be allowed (remove it)");
             }
             Ok(uid) => uids.push(uid),
-            Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is no user id (a number, such as 0 for root)")),
+            Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is not a user id (write a number, such as 0 for root)")),
         }
     }
     if let Some(node) = reader.get("allowedPeers").filter(|_| uids.is_empty() && faults.is_empty()) {
@@ -303,7 +300,7 @@ fn path(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Opti
     reader.parsed(key, faults, absolute)
 }
 
-/// Without the mapping its defaults are in force, and the faults say what those lack.
+/// If the mapping is absent, its defaults are in force, and the faults name the keys that it needs.
 fn identity(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<IdentityConfig> {
     let absent = Node { at: reader.at(), value: yaml::Value::Null };
     let node = reader.get("identity").unwrap_or(&absent);
@@ -313,7 +310,7 @@ fn identity(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<IdentityConf
     identity
 }
 
-/// The names of all entries, and those that have no fault.
+/// The names of all entries, and the entries without faults.
 fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, BTreeMap<BackendName, BackendConfig>) {
     let mut backends = BTreeMap::new();
     let Some(all) = reader.reader("backends", faults) else {
@@ -341,7 +338,7 @@ fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, 
     (all.entries().iter().map(|(key, _)| key.text.as_str()).collect(), backends)
 }
 
-/// `names` are those of all backends, with faults or without.
+/// `names` are those of all backends, with or without faults.
 fn default_backend(reader: &mut Reader<'_>, names: &[&str], faults: &mut Faults) -> Option<BackendName> {
     reader.parsed("defaultBackend", faults, |text| {
         if names.contains(&text) {
@@ -351,7 +348,7 @@ fn default_backend(reader: &mut Reader<'_>, names: &[&str], faults: &mut Faults)
     })
 }
 
-/// What patterns can name.
+/// The backends and names that patterns can match.
 fn named<'b>(names: &[&'b str], backends: &'b BTreeMap<BackendName, BackendConfig>) -> Vec<Named<'b>> {
     let store = |backend: &'b BackendConfig| {
         let (kind, facts) = (backend.kind(), backend.kind().facts());
@@ -385,7 +382,7 @@ fn check_sockets(reader: &mut Reader<'_>, sockets: &SocketConfig, faults: &mut F
     }
 }
 
-/// Where nothing is said of it, it is the machine's, and judged at the start.
+/// Where this key is absent, the machine decides, and the limit is checked at the start.
 fn check_memory(reader: &mut Reader<'_>, limits: Limits, delivery: DeliveryMode, faults: &mut Faults) {
     let Some(Err(problem)) = limits.memory.map(|memory| limits.divide(memory, delivery)) else { return };
     let Some(mut limits) = reader.reader("limits", faults) else { return };
@@ -397,21 +394,22 @@ fn delivery(text: &str) -> Result<DeliveryMode, String> {
     match text {
         "driver" => Ok(DeliveryMode::Driver),
         "provider" => Ok(DeliveryMode::Provider),
-        other => Err(format!("{other:?} is no way to deliver (driver, or provider)")),
+        other => Err(format!("{other:?} is not a way to deliver (write driver or provider)")),
     }
 }
 
 fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     reader.parsed("listen", faults, |text| {
-        text.parse().map_err(|_| format!("{text:?} is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)"))
+        text.parse()
+            .map_err(|_| format!("{text:?} is not an address to listen at (write for example 127.0.0.1:8095; port 0 takes a free one)"))
     })
 }
 
-/// Where nobody proves whose a volume is, there would be none.
+/// If nobody proves which Pod a volume belongs to, Keyferry sends no Events.
 fn check_events(reader: &mut Reader<'_>, faults: &mut Faults) {
     let Some(mut events) = reader.reader("events", faults) else { return };
     let at = events.get("enabled").map_or(events.at(), |node| node.at);
-    let problem = "Keyferry tells Events only of Pods that a token has proven, and with identity.verify: driver it looks at no token (set \
+    let problem = "Keyferry sends Events only for Pods that a token has proven, but with identity.verify: driver it checks no token (set \
                    identity.verify to jwks or token-review, or remove `events`)";
     faults.add(at, events.path("enabled"), problem);
 }
@@ -423,7 +421,7 @@ fn cache(reader: &mut Reader<'_>, faults: &mut Faults) -> (CacheConfig, Option<S
     (times.or(CacheConfig::default()), sealed)
 }
 
-/// The command line names this file, and a shell may give it as a pipe: it need not be a regular one, and has the same bound.
+/// The command line names this file, and a shell may give it as a pipe: so it need not be a regular file, but it has the same limit.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
@@ -436,11 +434,11 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 // === impl Limits ===
 
 impl Limits {
-    /// What so many bytes of memory are for: the budget of mounts, and the bytes of volumes. Where the daemon writes volumes, the kernel charges
-    /// them to it like all else that it holds: they have their part first, and the rest is divided.
+    /// Divides this much memory: the budget of mounts, and the bytes of volumes. If the daemon writes volumes, the kernel charges them to
+    /// it like all its other memory: so volumes get their part first, and the rest is divided.
     ///
     /// # Errors
-    /// They are too few for these limits: the text names the ones at fault.
+    /// There is not enough memory for these limits: the text names the limits that are wrong.
     pub fn divide(&self, memory: usize, delivery: DeliveryMode) -> Result<(Budget, usize), String> {
         let volumes = self.volume_bytes.unwrap_or(memory / 4);
         let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
@@ -453,12 +451,12 @@ impl Limits {
         Ok((budget, volumes))
     }
 
-    /// The same, of memory without volumes.
+    /// The same, for memory without volumes.
     ///
     /// # Errors
     /// As [`Limits::divide`].
     pub fn budget(&self, memory: usize) -> Result<Budget, String> {
-        // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
+        // JSON makes text longer, and an answer has more than its fields: this is the most that a backend reads.
         let body = self.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
         Budget::new(memory, self.mount_bytes, body, self.mounts)
     }
@@ -468,7 +466,7 @@ impl Limits {
         let mut count = |key, default, faults: &mut Faults| {
             let within = |text: &str| match text.parse() {
                 Ok(number @ 1..=100_000) => Ok(number),
-                _ => Err(format!("{text:?} is no count (write a whole number from 1 to 100000)")),
+                _ => Err(format!("{text:?} is not a count (write a whole number from 1 to 100000)")),
             };
             reader.parsed(key, faults, within).unwrap_or(default)
         };
@@ -477,7 +475,7 @@ impl Limits {
         let mounts = count("mounts", default.mounts, faults);
         let per_backend = count("perBackend", default.per_backend, faults);
         let size = |text: &str| match parse_size(text)? {
-            0 => Err(format!("{text:?} is nothing: no secret could be delivered")),
+            0 => Err(format!("{text:?} is zero: no secret could be delivered")),
             size => Ok(size),
         };
         let class_bytes = reader.parsed("classBytes", faults, size).unwrap_or(default.class_bytes);
@@ -514,7 +512,7 @@ impl Default for Limits {
 // === impl ConfigError ===
 
 impl ConfigError {
-    /// One for each fault.
+    /// One line for each fault.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Faults { file, faults } => {

@@ -1,11 +1,12 @@
-//! Events on Pods (`events.enabled`): what becomes of news about a volume until it is seen at the Pod.
+//! Events on Pods (`events.enabled`): the way of a notice about a volume until it is seen at the Pod.
 //!
-//! A mount leaves a [`Notice`] on the [`Board`] and goes on; one task of the daemon takes them off and tells them to the API server through a
-//! [`Teller`]. Apart from the mounts, so that an API server that hangs costs them nothing; and from `kube`, which knows what an Event is.
+//! A mount leaves a [`Notice`] on the [`Board`] and goes on. One task of the daemon takes the notices and sends them to the API server
+//! through a [`Teller`]. This is separate from the mounts, so an API server that hangs costs them nothing; and from `kube`, which knows
+//! what an Event is.
 //!
-//! **How many.** At most [`A_MINUTE`] Events in any minute, shared by namespace ([`crate::shares`]): each has its place for a minute, or until
-//! it was told where that takes longer. So no more of them ever wait. What finds no place is dropped and counted, and the volume's next mount
-//! tries again. One Event is up to three calls, and six where the API server fails once.
+//! **How many.** At most [`A_MINUTE`] Events in any minute, shared by namespace ([`crate::shares`]): each holds its place for one minute,
+//! or until it is sent if that takes longer. So at most this many wait. A notice without a place is dropped and counted, and the volume's
+//! next mount tries again. One Event needs up to three calls, and six if the API server fails once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,21 +23,21 @@ use crate::model::{PodClaims, Tenant};
 use crate::shares::{Held, Shares};
 use crate::telemetry::{EventOutcome, Metrics};
 
-/// Events in any minute, of all namespaces together.
+/// The most Events in any minute, for all namespaces together.
 pub const A_MINUTE: usize = 30;
 
-/// Of those, for namespaces that have none: the last ones of them.
+/// How many of these are only for namespaces that have none.
 const FIRSTS: usize = 6;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// How long after a failure that may pass an Event is tried once more.
+/// When an Event failed but may succeed later, Keyferry tries once more after this time.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// How often the log says that Events are not told.
+/// How often the log reports that Events are not sent.
 const SAY_AGAIN: Duration = Duration::from_hours(1);
 
-/// Notices that are still to be told, for one task. Outlives reloads.
+/// Notices that are not sent yet, for one task. A reload keeps them.
 #[derive(Debug)]
 pub struct Board {
     shares: Shares,
@@ -47,31 +48,31 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Notice>,
-    /// The places of those that were told within the last minute.
+    /// The places of the notices that were sent within the last minute.
     told: Vec<Place>,
 }
 
-/// What is to be known of a Pod's volume.
+/// News about a Pod's volume.
 #[derive(Debug)]
 pub struct Notice {
     pub pod: Arc<PodClaims>,
     pub reason: Reason,
-    /// No secret is in it, and no path of the node: whoever may look at the Pod reads it.
+    /// It has no secret and no path of the node: every user who may look at the Pod can read it.
     pub note: String,
     pub at: Timestamp,
-    /// Set once it is told.
+    /// Set when it is sent.
     said: Said,
     place: Place,
 }
 
-/// Whether a notice was told. Clones are the same one.
+/// Whether a notice was sent. Clones share this.
 #[derive(Clone, Debug, Default)]
 pub struct Said(Arc<AtomicBool>);
 
 /// One of [`A_MINUTE`].
 #[derive(Debug)]
 struct Place {
-    /// For other notices from then on.
+    /// When other notices may have this place.
     until: Instant,
     _held: Held,
 }
@@ -79,30 +80,30 @@ struct Place {
 /// Why a Pod has an Event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
-    /// Its mounts fail no more.
+    /// Its mounts succeed again.
     RotationRecovered,
     /// Its volume was delivered before, and all mounts of the last minutes failed.
     RotationFailing,
-    /// It started while a store was out, with what the store said before.
+    /// It started while a store was out, with earlier secrets of the store.
     StartedStale,
-    /// It has what the store says now.
+    /// It now has the store's present secrets.
     StaleReplaced,
 }
 
-/// Tells Events to the cluster's API server.
+/// Sends Events to the cluster's API server.
 #[derive(Debug)]
 pub struct Teller {
     client: KubeClient,
     instance: String,
     metrics: Arc<Metrics>,
-    /// When the log last said so, for each outcome.
+    /// When the log last reported this, for each outcome.
     complained: Mutex<BTreeMap<EventOutcome, Instant>>,
 }
 
 // === impl Board ===
 
 impl Board {
-    /// Puts a notice up, if its namespace has a place left for it. The note is made only then.
+    /// Puts a notice on the board, if its namespace has a place left for it. Only then the note is written.
     pub fn put(&self, pod: &Arc<PodClaims>, reason: Reason, at: Timestamp, note: impl FnOnce() -> String) -> Option<Said> {
         let now = Instant::now();
         self.lock().told.retain(|place| place.until > now);
@@ -114,7 +115,7 @@ impl Board {
         Some(said)
     }
 
-    /// Waits for the one that waits longest. For one caller.
+    /// Waits for the oldest notice. For one caller.
     pub async fn next(&self) -> Notice {
         loop {
             if let Some(notice) = self.lock().waiting.pop_front() {
@@ -124,7 +125,7 @@ impl Board {
         }
     }
 
-    /// Keeps the place of a notice that is done with for the rest of its minute.
+    /// Keeps the place of a finished notice for the rest of its minute.
     pub fn done(&self, notice: Notice) {
         let Notice { place, .. } = notice;
         if place.until > Instant::now() {
@@ -132,7 +133,7 @@ impl Board {
         }
     }
 
-    /// Nothing that is done under the lock panics.
+    /// No code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,7 +186,7 @@ impl Reason {
         }
     }
 
-    /// The name of the Event: one per Pod and reason, so that it is told again and not beside itself.
+    /// The name of the Event: one per Pod and reason. So a repeated Event changes the first one, and there is no second.
     fn name_for(self, pod: &PodClaims) -> String {
         let hash = digest(&SHA256, format!("{}\n{}", pod.uid, self.as_str()).as_bytes());
         format!("keyferry-{}", HEXLOWER.encode(&hash.as_ref()[..16]))
@@ -198,19 +199,19 @@ impl Teller {
     /// To the API server of the cluster that this process runs in, with the daemon's own token.
     ///
     /// # Errors
-    /// This process runs in no cluster, or the cluster's CA cannot be used.
+    /// This process does not run in a cluster, or the cluster's CA cannot be used.
     pub fn in_cluster(metrics: Arc<Metrics>) -> Result<Self, String> {
         let client = KubeClient::new(KubeConfig::in_cluster()?).map_err(|error| error.to_string())?;
         Ok(Self::to(client, metrics))
     }
 
     fn to(client: KubeClient, metrics: Arc<Metrics>) -> Self {
-        // Inside a Pod that is the Pod's name.
+        // Inside a Pod this is the Pod's name.
         let instance = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { client, instance, metrics, complained: Mutex::default() }
     }
 
-    /// Tells a notice, and once more if the API server cannot be asked the first time. Ends within some 30 seconds.
+    /// Sends a notice, and tries once more if the API server could not be asked the first time. Ends within some 30 seconds.
     pub async fn tell(&self, notice: &Notice) {
         let Notice { pod, reason, note, at, said, .. } = notice;
         let (name, instance) = (reason.name_for(pod), &self.instance);
@@ -233,12 +234,12 @@ impl Teller {
         self.metrics.event(outcome);
     }
 
-    /// In the log now and then; the metric counts all of them.
+    /// In the log at long intervals; the metric counts all of them.
     fn complain(&self, error: &KubeError, outcome: EventOutcome) -> EventOutcome {
         let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if complained.get(&outcome).is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
             complained.insert(outcome, Instant::now());
-            tracing::warn!("Events on Pods are not told (events.enabled): {error}");
+            tracing::warn!("Events on Pods are not sent (events.enabled): {error}");
         }
         outcome
     }

@@ -1,11 +1,11 @@
-//! Files that the configuration or a class names: the one room where they are opened and read.
+//! Files that the configuration or a class names: only this module opens and reads them.
 //!
-//! Nobody knows what is behind a name before it is opened: a pipe that nobody writes to, a device without an end, a link to somewhere
-//! else, a file of 10 GB, a file system that does not answer. So a file is opened without waiting, must be a regular one, and has a bound.
-//! One that a class names ([`Named::below`]) must also be below a folder that the admin has chosen: links within that folder are
-//! followed (kubelet mounts Secrets as links), links out of it are refused.
+//! Before a file is opened, nobody knows what it is: a pipe without a writer, a device without an end, a link to another place, a file of
+//! 10 GB, a file system that does not answer. So Keyferry opens a file without waiting; it must be a regular file, and its size has a
+//! limit. A file that a class names ([`Named::below`]) must also be below a folder that the admin has chosen: Keyferry follows links within
+//! that folder (kubelet mounts Secrets as links) and refuses links out of it.
 //!
-//! All of this blocks while the file system does. [`Desk`] does it on threads that may be kept waiting, and has only a few of them.
+//! All of this blocks for as long as the file system does. [`Desk`] does it on threads that may block, and has only a few of them.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fmt;
@@ -30,10 +30,10 @@ mod inotify;
 pub use desk::{Desk, Late};
 pub use inotify::{Epoch, Inotify};
 
-/// The largest file in bytes, where its kind has no lower bound of its own.
+/// The largest file in bytes, if its kind has no lower limit.
 pub const MAX_FILE: usize = 1024 * 1024;
 
-/// How often a file that changes while it is read is read again.
+/// How often Keyferry reads a file again that changes while it is read.
 const ATTEMPTS: usize = 5;
 
 /// A file or a folder by its name, and where it may be.
@@ -44,8 +44,7 @@ pub struct Named {
     folder: Option<PathBuf>,
 }
 
-/// What tells one state of a file from every other: a file that is replaced has another inode, one that is written to another ctime,
-/// which no program can set.
+/// Identifies one state of a file: a file that is replaced has another inode, and a write changes the ctime, which no program can set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Stamp {
     device: u64,
@@ -56,37 +55,37 @@ pub struct Stamp {
     ctime: (i64, i64),
 }
 
-/// Where a file is, whether it is there or not: a folder, and the path from there.
+/// Where a file is or would be: a folder, and the path from there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Located {
     pub folder: Arc<Path>,
     pub file: Arc<CStr>,
 }
 
-/// A folder to look at files in. It is opened once for many of them, which are all looked at below the same folder, whatever takes its
-/// name meanwhile.
+/// A folder in which files are looked at. It is opened once for many files. All of them are looked at below this same folder, even if
+/// another folder takes its name in the meantime.
 #[derive(Debug)]
 pub struct Outlook {
     folder: OwnedFd,
-    /// Of the folder, if its file system is one of this machine.
+    /// The folder's device, if its file system is one of this machine.
     device: Option<u64>,
 }
 
-/// A file as it was found by its path, links followed.
+/// A file as it was found by its path, with links followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Found {
     pub stamp: Stamp,
-    /// Whether each change of it is noted by way of the folders on its path, so that [`Inotify`] tells of it. Not of a link, of a file with
-    /// a second name, of one of another file system.
+    /// Whether the kernel notes each change of it by way of the folders on its path, so that [`Inotify`] reports it. Not for a link, for a
+    /// file with a second name, or for a file on another file system.
     pub is_noted: bool,
 }
 
-/// A file's content, and the state it was read in. `Debug` does not show it: it may be a key.
+/// A file's content, and the state in which it was read. `Debug` does not show it: it may be a key.
 pub struct WholeFile {
     pub bytes: Zeroizing<Vec<u8>>,
     pub stamp: Stamp,
     pub mode: u32,
-    /// Whether its file system is known to answer at once: a disk or memory of this machine.
+    /// Whether its file system always answers at once: a disk or memory of this machine.
     pub local: bool,
 }
 
@@ -107,14 +106,14 @@ pub enum Unreadable {
     Unstable,
 }
 
-/// A path in the daemon's configuration. It is absolute, because nobody knows in which folder a daemon runs.
+/// A path in the daemon's configuration. It must be absolute, because the folder in which a daemon runs is not known.
 ///
 /// # Errors
 /// It is relative or empty, or has control characters.
 pub fn absolute(text: &str) -> Result<PathBuf, String> {
     match text {
         text if text.contains(char::is_control) => {
-            Err(format!("{text:?} has a control character (is a quote or an escape too many there?)"))
+            Err(format!("{text:?} has a control character (is there a quote or an escape too many?)"))
         }
         "" => Err("is empty (write a path that starts with /, or leave the key out)".to_owned()),
         text if text.starts_with('/') => Ok(PathBuf::from(text)),
@@ -130,7 +129,7 @@ impl Named {
         Self { path: path.into(), folder: None }
     }
 
-    /// A file that a class has named: absolute, or from the folder on.
+    /// A file that a class has named: absolute, or relative to the folder.
     pub fn below(folder: impl Into<PathBuf>, path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), folder: Some(folder.into()) }
     }
@@ -139,12 +138,12 @@ impl Named {
         &self.path
     }
 
-    /// The present state of the file or folder, links followed. Nothing is opened for it but the name.
+    /// The present state of the file or folder, with links followed. Only its name is opened.
     pub fn stamp(&self) -> io::Result<Stamp> {
         Ok(Stamp::from(&self.metadata()?))
     }
 
-    /// When it was made; `None`: its file system does not keep that.
+    /// When the file was made; `None`: its file system does not store that.
     pub fn born(&self) -> io::Result<Option<Timestamp>> {
         let found = rustix::fs::statx(self.open(OFlags::PATH)?, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
         let known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
@@ -162,7 +161,7 @@ impl Named {
         Ok(self.metadata()?.is_dir())
     }
 
-    /// Reads a regular file of at most `limit` bytes. What is read is one state of the file: if it changed in the meantime, it is read
+    /// Reads a regular file of at most `limit` bytes. The result is one state of the file: if it changed in the meantime, Keyferry reads it
     /// again.
     pub fn read(&self, limit: usize) -> Result<WholeFile, Unreadable> {
         for _ in 0..ATTEMPTS {
@@ -173,7 +172,7 @@ impl Named {
         Err(Unreadable::Unstable)
     }
 
-    /// What is in a folder, by name. One of more than `most` entries is not read to its end.
+    /// The entries of a folder, by name. A folder with more than `most` entries is not read to its end.
     pub fn entries(&self, most: usize) -> Result<Vec<Self>, Unreadable> {
         let folder = self.open(OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK)?;
         let mut entries = Vec::new();
@@ -193,11 +192,11 @@ impl Named {
 
     /// `None`: it changed while it was read.
     fn read_once(&self, limit: usize) -> Result<Option<WholeFile>, Unreadable> {
-        // To open a device or a pipe is to do something to it already: so it is looked at first.
+        // To open a device or a pipe already has effects: so Keyferry looks at the file first.
         if !self.metadata()?.is_file() {
             return Err(Unreadable::NotAFile);
         }
-        // And another file may have taken its place meanwhile: opening must not wait for a writer, nor make a terminal ours.
+        // Another file may have taken its place in the meantime: the open must not wait for a writer, and must not make a terminal ours.
         let mut file = File::from(self.open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
         let before = file.metadata()?;
         if !before.is_file() {
@@ -210,7 +209,7 @@ impl Named {
             return Err(too_large(bytes.len() as u64));
         }
         let stamp = Stamp::from(&before);
-        // Some file systems say 0 of every file (procfs, a few of FUSE).
+        // Some file systems say 0 for every file (procfs, some of FUSE).
         let whole = bytes.len() == size || size == 0;
         if !whole || Stamp::from(&file.metadata()?) != stamp {
             return Ok(None);
@@ -234,7 +233,7 @@ impl Named {
 // === impl Located ===
 
 impl Located {
-    /// `None`: the path is not below the folder, or cannot be asked for.
+    /// `None`: the path is not below the folder, or cannot be used.
     pub fn below(folder: &Arc<Path>, path: &Path) -> Option<Self> {
         let file = CString::new(path.strip_prefix(folder).ok()?.as_os_str().as_bytes()).ok()?;
         Some(Self { folder: Arc::clone(folder), file: file.into() })
@@ -244,7 +243,7 @@ impl Located {
 // === impl Found ===
 
 impl Found {
-    /// One system call, or two for a link. The file is known to be on a file system of this machine.
+    /// One system call, or two for a link. The file's file system is known to be one of this machine.
     pub fn at(path: &Path) -> io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
         if found.is_symlink() {
@@ -258,7 +257,7 @@ impl Found {
 
 impl Outlook {
     /// # Errors
-    /// The folder is not there, or something else has its name.
+    /// The folder does not exist, or something else has its name.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = retry_on_intr(|| rustix::fs::openat(CWD, folder, flags, Mode::empty()))?;
@@ -272,7 +271,7 @@ impl Outlook {
         self.device.is_some()
     }
 
-    /// The present state of a file: one system call, or two for a link. Nothing is opened.
+    /// The present state of a file: one system call, or two for a link. No file is opened.
     pub fn look(&self, file: &CStr) -> io::Result<Found> {
         let found = statx(&self.folder, file, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(found.stx_mode.into());
@@ -296,9 +295,9 @@ impl fmt::Debug for WholeFile {
     }
 }
 
-/// All bytes, and one more than `limit` where there are more. `size` is what the file is said to have.
+/// All bytes, and one more than `limit` if there are more. `size` is the size that the file system gives.
 fn read_to_end(file: &mut File, size: usize, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Room for all of it, and more to see the end: a buffer that grows leaves copies behind, and a small one is filled by way of the stack.
+    // Room for everything, and more to see the end: a buffer that grows leaves copies behind, and a small read goes through the stack.
     let mut bytes = Zeroizing::new(Vec::with_capacity(size + 64));
     let most = (limit as u64).saturating_add(1);
     Read::by_ref(file).take(most).read_to_end(&mut bytes)?;
@@ -308,7 +307,7 @@ fn read_to_end(file: &mut File, size: usize, limit: usize) -> io::Result<Zeroizi
 // === impl WholeFile ===
 
 impl WholeFile {
-    /// As [`Named::read`] of a file that may be anywhere.
+    /// As [`Named::read`], for a file that may be anywhere.
     pub fn read(path: &Path, limit: usize) -> Result<Self, Unreadable> {
         Named::anywhere(path).read(limit)
     }
@@ -317,13 +316,13 @@ impl WholeFile {
 // === impl Stamp ===
 
 impl Stamp {
-    /// The present state of the file at this path, links followed: one system call.
+    /// The present state of the file at this path, with links followed: one system call.
     pub fn of(path: &Path) -> io::Result<Self> {
         std::fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 
-    /// Whether a later write must give another stamp. Times are counted in ticks: one write more within the tick of the last would
-    /// not be seen, so a file is only remembered once that tick has surely passed.
+    /// Whether a later write must give another stamp. Times are counted in ticks: a second write in the same tick would not be seen. So
+    /// Keyferry remembers a file only when that tick has surely passed.
     pub fn settled(&self, now: Timestamp, local: bool) -> bool {
         // A tick is at most 10 ms on Linux; a server's clock may differ from ours, and may tick in seconds.
         let margin = if local { SignedDuration::from_millis(100) } else { SignedDuration::from_secs(3) };
@@ -357,7 +356,7 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// File systems that answer at once are listed by their magic number (linux/magic.h, statfs(2)); any other may be a network's.
+/// These file systems answer at once, by their magic number (linux/magic.h, statfs(2)); any other may be on a network.
 fn is_local(file: impl AsFd) -> bool {
     const LOCAL: [u64; 10] = [
         0x0000_EF53, // ext2, ext3, ext4
@@ -371,14 +370,14 @@ fn is_local(file: impl AsFd) -> bool {
         0xE0F5_E1E2, // erofs
         0xF2F5_2010, // f2fs
     ];
-    // The field is signed or not, 32 or 64 bits wide, by architecture: its low 32 bits are the magic number everywhere.
+    // The field is signed or unsigned, with 32 or 64 bits, by architecture: its low 32 bits are the magic number everywhere.
     #[allow(clippy::cast_sign_loss, clippy::cast_lossless, clippy::unnecessary_cast)]
     rustix::fs::fstatfs(file).is_ok_and(|statfs| LOCAL.contains(&(statfs.f_type as u64 & 0xFFFF_FFFF)))
 }
 
 // === impl Unreadable ===
 
-/// A path through something that is not a folder names nothing, as one through an absent folder does.
+/// A path through something that is not a folder names nothing, like a path through a missing folder.
 pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -391,11 +390,11 @@ impl From<io::Error> for Unreadable {
 
 // === drafts ===
 
-/// Writes a new file (0600) to the disk, to be renamed into its place: what a crash has left under this name is removed first. The name
-/// is never followed, and never one that somebody else has made meanwhile.
+/// Writes a new file (0600) to the disk, which will be renamed into its place. A file that a crash has left under this name is removed
+/// first. Keyferry never follows the name, and never uses a file that somebody else has made in the meantime.
 ///
 /// # Errors
-/// The file cannot be made or written, or there is one again (`AlreadyExists`).
+/// The file cannot be made or written, or another one exists again (`AlreadyExists`).
 pub fn write_draft(path: &Path, content: &[u8]) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -406,7 +405,7 @@ pub fn write_draft(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a file (0600) that was not there: not through a link, and not where a link leads.
+/// Makes a new file (0600): not through a link, and not where a link leads.
 pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flag(OFlags::NOFOLLOW)).open(path)
 }
@@ -442,7 +441,7 @@ mod tests {
         for device in ["/dev/zero", "/dev/null", "/dev/tty", "/dev/stdin/x"] {
             assert!(WholeFile::read(Path::new(device), 9).is_err(), "{device}");
         }
-        // Its size is said to be 0, and it has a content.
+        // The file system gives its size as 0, but it has a content.
         assert!(WholeFile::read(Path::new("/proc/self/status"), MAX_FILE).unwrap().bytes.starts_with(b"Name:"));
         assert!(matches!(WholeFile::read(Path::new("/proc/self/status"), 9), Err(Unreadable::TooLarge { .. })));
     }

@@ -1,12 +1,12 @@
-//! Hashes of many small parts. `SipHash` spends more on a part than on its bytes: the parts are gathered, and given to it together. And
-//! what has a hash already is not hashed once more.
+//! Hashes of many small parts. `SipHash` spends more time on a part than on its bytes: so the parts are gathered and hashed together. A key
+//! that already has a hash is not hashed again.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 
-/// Bytes that are gathered at most.
+/// The most bytes that are gathered.
 const PIECE: usize = 128;
 
-/// Hashes with a key of its own: who writes what is hashed cannot find two texts of one hash.
+/// Hashes with its own key: a user who writes the hashed text cannot find two texts with the same hash.
 #[derive(Clone, Debug, Default)]
 pub struct Gathering(RandomState);
 
@@ -61,7 +61,7 @@ impl Hasher for Gathered {
     }
 }
 
-/// For keys whose hash is one number that was made under a key of this process: it is taken as it is.
+/// For keys whose hash is one number that was made with a key of this process: this number is used directly.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Prehashed;
 
@@ -78,7 +78,7 @@ impl BuildHasher for Prehashed {
 }
 
 impl Hasher for Number {
-    /// Only for completeness: a key of several parts needs [`Gathering`].
+    /// Only for completeness: a key with several parts needs [`Gathering`].
     fn write(&mut self, part: &[u8]) {
         for byte in part {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);

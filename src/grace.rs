@@ -1,5 +1,5 @@
-//! A list of keys whose file is gone or cannot be used any more: it keeps its last entries for a moment, because the file may be in the
-//! middle of a change. Afterwards it has none: a list that nobody can read any more must not let anybody in.
+//! For a list whose file is gone or cannot be used any more: the last entries stay in force for a moment, because the file may just be
+//! changing. After that the list is empty: a list that nobody can read must let nobody in.
 
 use tokio::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ pub struct Outage<P> {
 }
 
 impl<P> Outage<P> {
-    /// It has begun with the former one, if there is one.
+    /// The failure began with the former one, if there was one.
     pub fn after(former: Option<&Self>, problem: P) -> Self {
         Self { problem, since: former.map_or_else(Instant::now, |former| former.since) }
     }
 
-    /// Whether the last entries are out of force.
+    /// Whether the last entries are no longer in force.
     pub fn is_final(&self) -> bool {
         self.since.elapsed() >= GRACE
     }

@@ -1,8 +1,8 @@
 //! The one HTTP client: hyper and rustls, with a deadline and a size bound on every call.
 //!
-//! A client is made for one [`Endpoint`], and reaches no other: neither a request's address nor a redirect leads it to another host. Its
-//! connections are shared by whoever calls; each call carries its own credentials, so nothing of a Pod's stays in the client. Answers may
-//! be secrets: bodies are gathered in memory that is wiped, and neither errors nor logs hold a body, a header or a query.
+//! A client is made for one [`Endpoint`] and reaches no other: neither a request's address nor a redirect leads it to another host. All
+//! callers share its connections; each call has its own credentials, so the client keeps nothing of a Pod. Answers may be secrets: bodies
+//! are gathered in memory that is wiped, and errors and logs never have a body, a header or a query.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -47,30 +47,30 @@ use proxy::Proxy;
 /// The most redirects that are followed.
 const HOPS: usize = 3;
 
-/// How an endpoint is reached. Where it is not one of `https`, all but `max_body` and `proxy` is without effect.
+/// How an endpoint is reached. If the endpoint is not `https`, only `max_body` and `proxy` have an effect.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct HttpConfig {
-    /// PEM certificates that the server's must lead to: a file, or a folder of `.crt`, `.pem` and `.cer` files. `None`: the system's.
-    /// Read again when they change.
+    /// PEM certificates of the CAs that Keyferry trusts for the server: a file, or a folder of `.crt`, `.pem` and `.cer` files. `None`: the
+    /// system's. They are read again when they change.
     pub ca: Option<PathBuf>,
-    /// Who we are, where the server asks for it. Read again when the files change.
+    /// The client certificate, if the server asks for one. It is read again when the files change.
     pub certificate: Option<ClientCertificate>,
-    /// The folder that all these files are below, where a class has named them. `None`: the admin has, and they may be anywhere.
+    /// The folder that must contain all these files, if a class has named them. `None`: the admin has named them, and they may be anywhere.
     pub files_below: Option<PathBuf>,
     /// The largest answer in bytes.
     pub max_body: usize,
-    /// Whether the environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are minded. A node's own services want none.
+    /// Whether the environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used. A node's own services need none.
     pub proxy: bool,
     /// The name that the server's certificate must be for. `None`: the endpoint's host.
     pub server_name: Option<String>,
-    /// Whether the server must prove who it is. Without it whoever sits in between reads and forges everything.
+    /// Whether the server must prove who it is. Without it, anybody on the way to the server can read and forge everything.
     pub verify: bool,
 }
 
 /// PEM files.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct ClientCertificate {
-    /// The certificate, and what leads from it to the server's CA.
+    /// The certificate, and the certificates from it to the server's CA.
     pub chain: PathBuf,
     /// Its private key: PKCS#8, PKCS#1 or SEC 1.
     pub key: PathBuf,
@@ -84,36 +84,36 @@ struct Shared {
     endpoint: Endpoint,
     config: HttpConfig,
     tuning: Tuning,
-    /// Sent along where a proxy reads the request itself.
+    /// Sent with the request if a proxy reads the request itself.
     proxy_authorization: Option<HeaderValue>,
     pool: Pool,
     pace: Pace,
 }
 
-/// Times that only a test wants otherwise.
+/// Times that only tests change.
 #[derive(Clone, Copy, Debug)]
 struct Tuning {
     /// The first wait before a retry.
     backoff: Duration,
-    /// A connection that is not made in this time, TLS included, will not be.
+    /// A connection that is not made in this time, with TLS, is given up.
     connect: Duration,
-    /// How often files are looked at, at most.
+    /// The least time between two looks at the files.
     files: Duration,
-    /// An idle connection is closed after this time: before most servers and balancers would drop it in silence.
+    /// An idle connection is closed after this time: before most servers and load balancers would drop it silently.
     idle: Duration,
     /// Between the kernel's probes of an idle connection.
     keepalive: Duration,
-    /// An HTTP/2 connection with calls on it is tried when it has been still for so long...
+    /// An HTTP/2 connection with running calls is tested when it has been silent for this time...
     ping: Duration,
-    /// ... and given up when it does not answer in this time: one whose other end is gone without a word would otherwise take every call
-    /// down with it until TCP gives up, after a quarter of an hour. Both together are less than [`TRYING`]: a retry is still in time.
+    /// ... and given up when it does not answer in this time. If the other end is gone silently, all calls would otherwise wait until TCP
+    /// gives up, after a quarter of an hour. Both times together are less than [`TRYING`]: a retry is still in time.
     pong: Duration,
 }
 
 // === impl HttpConfig ===
 
 impl Default for HttpConfig {
-    /// The system's CAs, 4 MiB an answer (a secret of 1 MiB in base64 and JSON, with room), and the environment's proxies.
+    /// The system's CAs, 4 MiB per answer (a secret of 1 MiB in base64 and JSON, with room), and the environment's proxies.
     fn default() -> Self {
         Self { ca: None, certificate: None, files_below: None, max_body: 4 * 1024 * 1024, proxy: true, server_name: None, verify: true }
     }
@@ -136,19 +136,20 @@ impl Default for Tuning {
 // === impl HttpClient ===
 
 impl HttpClient {
-    /// Nothing is connected before the first call. Made inside or outside of a runtime, used inside. Reads files on the caller's thread.
+    /// Nothing is connected before the first call. It may be made inside or outside of a runtime, and is used inside. Reads files on the
+    /// caller's thread.
     ///
     /// # Errors
-    /// A file cannot be read or used, the server name can be no certificate's, or the environment names an unusable proxy for this
-    /// endpoint.
+    /// A file cannot be read or used, no certificate can have the server name, or the environment names a proxy for this endpoint that
+    /// cannot be used.
     pub fn new(endpoint: Endpoint, config: HttpConfig) -> Result<Self, HttpError> {
         Self::with_names(endpoint, config, Names::default())
     }
 
-    /// As [`HttpClient::new`], with threads for looking up names that it shares with other clients.
+    /// As [`HttpClient::new`], with threads for name look-ups that it shares with other clients.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`HttpClient::new`].
     pub fn with_names(endpoint: Endpoint, config: HttpConfig, names: Names) -> Result<Self, HttpError> {
         Self::tuned(endpoint, config, names, Tuning::default(), |name| std::env::var(name).ok())
     }
@@ -165,7 +166,7 @@ impl HttpClient {
         let proxy_authorization = read_by_proxy.and_then(Proxy::authorization).cloned();
         let pool = Pool::new(endpoint.clone(), config.clone(), names, proxy, tuning)?;
         if endpoint.is_https() && !config.verify {
-            tracing::warn!(%endpoint, "the server's certificate is not verified: whoever sits in between can read and forge secrets");
+            tracing::warn!(%endpoint, "the server's certificate is not verified: anybody on the way to the server can read and forge secrets");
         }
         Ok(Self(Arc::new(Shared { endpoint, config, tuning, proxy_authorization, pool, pace: Pace::new() })))
     }
@@ -178,13 +179,13 @@ impl HttpClient {
         &self.0.config
     }
 
-    /// What it takes in memory, in bytes: an estimate, on the large side.
+    /// The memory that it takes, in bytes: an estimate, rather too large.
     pub fn weight(&self) -> usize {
         self.0.pool.weight()
     }
 
-    /// For readiness: whether the files (`ca`, the client certificate) can be used as they are now. If they cannot, the last ones are in
-    /// force for a moment, and then no call is made.
+    /// For readiness: whether the files (`ca`, the client certificate) can be used as they are now. If they cannot, the last ones stay in
+    /// force for a moment; after that no call is made.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -192,21 +193,22 @@ impl HttpClient {
         self.0.pool.check_files().await
     }
 
-    /// Sends a request once and reads its whole answer, whatever its status. With a [`Payer`] among the request's extensions the answer is
-    /// paid for as it comes, and until its own extensions are dropped. Its address is a path (with a query) below the endpoint, or
-    /// an absolute one of the endpoint's own origin. A redirect of a GET to the same origin is followed, three times at most.
+    /// Sends a request once and reads its whole answer, whatever its status. With a [`Payer`] in the request's extensions, each part of the
+    /// answer is paid when it comes, and until the answer's own extensions are dropped. The request's address is a path (with a query)
+    /// below the endpoint, or an absolute address of the endpoint's own origin. A redirect of a GET to the same origin is followed, three
+    /// times at most.
     ///
     /// # Errors
-    /// No connection, no answer by the deadline, one over the size bound or in a coding, or a redirect that is not followed.
+    /// No connection, no answer before the deadline, an answer that is too large or encoded, or a redirect that is not followed.
     pub async fn send(&self, request: Request<Bytes>, deadline: Instant) -> Result<Response<SecretBytes>, HttpError> {
         let request = self.prepared(request)?;
         self.try_once(request, deadline).await.map_err(|failed| failed.error).and_then(coding::plain)
     }
 
-    /// As [`HttpClient::send`], and again after a failure that may pass: at most [`TRIES`] times, none begun later than [`TRYING`] after
-    /// the first, with growing and jittered waits. Such are no or a broken connection, 412, 429 and 5xx but 501; a 429 or 503 with a
-    /// `Retry-After` that is not too late is waited out. What [`Repeat::Never`] is tried again only where the server has seen nothing.
-    /// After a 429 requests leave one by one, and the tenants who pay for them take turns.
+    /// As [`HttpClient::send`], and again after a failure that may pass: at most [`TRIES`] times. No try begins later than [`TRYING`] after
+    /// the first. The waits grow and are jittered. Failures that may pass: no connection, a broken one, 412, 429, and 5xx except 501.
+    /// Keyferry obeys `Retry-After` of a 429 or 503 if it is not too late. A request with [`Repeat::Never`] is tried again only if the
+    /// server has seen nothing. After a 429, requests leave one by one, and the tenants that pay for them take turns.
     pub async fn call(&self, request: Request<Bytes>, repeat: Repeat, deadline: Instant) -> Outcome {
         let request = match self.prepared(request) {
             Ok(request) => request,
@@ -228,7 +230,7 @@ impl HttpClient {
         }
     }
 
-    /// Learns from an answer how fast this store may be asked.
+    /// Learns from an answer how fast Keyferry may ask this store.
     fn learn(&self, came: &Result<Response<SecretBytes>, Failed>) {
         match came {
             Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
@@ -242,7 +244,7 @@ impl HttpClient {
         }
     }
 
-    /// A request with its whole address, which is the endpoint's, our name, and that no body should be coded.
+    /// A request with the endpoint's whole address, Keyferry's name, and a header that asks for an unencoded body.
     fn prepared(&self, mut request: Request<Bytes>) -> Result<Request<Bytes>, HttpError> {
         let uri = request.uri();
         if uri.authority().is_none() {
@@ -284,24 +286,28 @@ impl HttpClient {
         Ok(Response::from_parts(head, body))
     }
 
-    /// Where an answer sends us, if it does. Never to another host: the request carries credentials.
+    /// Where an answer redirects us, if it does. Never to another host: the request has credentials.
     fn redirect(&self, method: &Method, from: &Uri, answer: &Response<SecretBytes>) -> Result<Option<Uri>, HttpError> {
         let Some(location) = answer.headers().get(LOCATION).filter(|_| matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308))
         else {
             return Ok(None);
         };
-        let unreadable = || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "see what the server is" };
+        let unreadable =
+            || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "check which server answers there" };
         let to = location::resolved(from, location).ok_or_else(unreadable)?;
         if !self.0.endpoint.is_origin_of(&to) {
             let other = Endpoint::of(&to).map_err(|_| unreadable())?;
             return Err(HttpError::Redirect {
                 to: other.to_string(),
-                why: "it is another host; configure the address that answers itself",
+                why: "it is another host; configure the address that answers without a redirect",
             });
         }
         if method != Method::GET {
             let to = self.0.endpoint.to_string();
-            return Err(HttpError::Redirect { to, why: "only a GET is; configure the address that answers itself" });
+            return Err(HttpError::Redirect {
+                to,
+                why: "only a redirect of a GET is followed; configure the address that answers without a redirect",
+            });
         }
         Ok(Some(to))
     }

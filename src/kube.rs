@@ -1,5 +1,5 @@
-//! The few calls of the Kubernetes API, over [`crate::http`]: where the API server is, who we are there, and what an answer means.
-//! Apart, so that whoever needs such a call (identity, events) gets the same deadlines, bounds and messages.
+//! The few calls of the Kubernetes API, over [`crate::http`]: where the API server is, the daemon's token there, and what an answer means.
+//! It is a separate module, so that all callers (identity, events) have the same deadlines, limits and messages.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,10 @@ pub use own_token::{OwnToken, OwnTokenError};
 pub use review::{ReviewError, TokenStatus};
 pub use service_account::{ServiceAccount, ServiceAccountError};
 
-/// How long a call may take, connecting included. The API server answers within milliseconds; kubelet's own patience for a mount is two
-/// minutes.
+/// How long a call may take, with the connection. The API server answers within milliseconds; kubelet waits two minutes for a mount.
 pub const CALL: Duration = Duration::from_secs(5);
 
-/// Threads that read the token: a file system that hangs takes no more.
+/// Threads that read the token: a file system that hangs blocks no more.
 const THREADS: usize = 2;
 
 /// The largest answer in bytes.
@@ -39,14 +38,14 @@ const MAX_ANSWER: usize = 1024 * 1024;
 /// Where kubelet puts a ServiceAccount's token and the cluster's CA (Kubernetes: "Accessing the Kubernetes API from a Pod").
 const OWN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// An API server, and who we are there.
+/// An API server, and the daemon's token there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KubeConfig {
-    /// `https://host:port`, or a whole address where only that one is called.
+    /// `https://host:port`, or a whole address if only that one is called.
     pub base: String,
-    /// PEM certificates that the server's must lead to. `None`: the system's.
+    /// PEM certificates of the CAs that are trusted for the server. `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// A file with the token to send. `None`: nobody in particular.
+    /// A file with the token to send. `None`: no token.
     pub token: Option<OwnToken>,
 }
 
@@ -59,7 +58,7 @@ pub struct KubeClient {
     desk: Desk,
 }
 
-/// A call that did not bring what it should. Neither token nor answer is in it.
+/// A call that failed. It has neither the token nor the answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KubeError {
     /// Method and address.
@@ -74,18 +73,18 @@ impl KubeConfig {
     /// The API server of the cluster that this process runs in, called with the Pod's own token.
     ///
     /// # Errors
-    /// What is missing, for a process that runs in no cluster.
+    /// What is missing, for a process that does not run in a cluster.
     pub fn in_cluster() -> Result<Self, String> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self::of(variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT"), Path::new(OWN_FOLDER))
     }
 
-    /// As kubelet tells each container: by two variables and a folder.
+    /// As kubelet gives it to each container: in two variables and a folder.
     pub(crate) fn of(host: Option<String>, port: Option<String>, folder: &Path) -> Result<Self, String> {
         let (Some(host), Some(port)) = (host, port) else {
-            return Err("this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned());
+            return Err("this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned());
         };
-        // An IPv6 address stands in brackets (RFC 3986, section 3.2.2).
+        // An IPv6 address is in brackets (RFC 3986, section 3.2.2).
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let token = Some(OwnToken::at(folder.join("token")));
         Ok(Self { base: format!("https://{host}:{port}"), ca: Some(folder.join("ca.crt")), token })
@@ -103,7 +102,7 @@ impl Default for OwnToken {
 
 impl KubeClient {
     /// # Errors
-    /// The base is no address, or the CA cannot be read or holds no certificate. The token is read at each call.
+    /// The base is not an address, or the CA cannot be read or has no certificate. The token is read at each call.
     pub fn new(config: KubeConfig) -> Result<Self, HttpError> {
         let endpoint = config.base.parse::<Uri>().ok().and_then(|uri| Endpoint::of(&uri).ok());
         let endpoint = endpoint.ok_or_else(|| HttpError::Request("its address has no host, or a user".to_owned()))?;
@@ -115,10 +114,10 @@ impl KubeClient {
         &self.config
     }
 
-    /// Gets what is at a path below the base. `right` says what a 403 lacks.
+    /// Gets the answer for a path below the base. `right` says what is needed after a 403.
     ///
     /// # Errors
-    /// No answer within [`CALL`], one over 1 MiB, or any status but 200.
+    /// No answer within [`CALL`], an answer over 1 MiB, or any status except 200.
     pub async fn get(&self, path: &str, right: &str) -> Result<SecretBytes, KubeError> {
         self.call(Method::GET, path, Bytes::new(), right).await
     }
@@ -126,7 +125,7 @@ impl KubeClient {
     /// Posts a JSON object to a path below the base; the body is wiped when it has been sent.
     ///
     /// # Errors
-    /// As [`KubeClient::get`]; 201 will do as well.
+    /// As [`KubeClient::get`]; 201 is accepted too.
     pub async fn post(&self, path: &str, body: Zeroizing<Vec<u8>>, right: &str) -> Result<SecretBytes, KubeError> {
         self.call(Method::POST, path, Bytes::from_owner(body), right).await
     }
@@ -165,7 +164,7 @@ impl KubeClient {
         request.body(body).map_err(|error| (error.to_string(), "correct the address".to_owned()))
     }
 
-    /// What a call without an answer means.
+    /// What to do about a call without an answer.
     fn unanswered(error: &HttpError) -> (String, String) {
         let remedy = match error {
             HttpError::Broken(_) | HttpError::Short | HttpError::TimedOut => AGAIN.to_owned(),
@@ -174,8 +173,8 @@ impl KubeClient {
             }
             HttpError::Certificate(fault) => fault.remedy().to_owned(),
             HttpError::Connect(_) => "see that the server is up, and that network policies let the daemon out to it".to_owned(),
-            HttpError::Proxy(_) => "see to the proxy, or name this host in NO_PROXY".to_owned(),
-            HttpError::Coded { .. } => "see what is between the daemon and the server".to_owned(),
+            HttpError::Proxy(_) => "check the proxy, or name this host in NO_PROXY".to_owned(),
+            HttpError::Coded { .. } => "check what is between the daemon and the server".to_owned(),
             HttpError::Redirect { .. } | HttpError::Request(_) | HttpError::Tls(_) | HttpError::TooLarge { .. } => {
                 "see that the address is the right one".to_owned()
             }
@@ -184,7 +183,7 @@ impl KubeClient {
         (if is_late { format!("no answer in {} s", CALL.as_secs()) } else { error.to_string() }, remedy)
     }
 
-    /// The body of an answer that is what was asked for.
+    /// The body of a successful answer.
     fn body(&self, answer: Response<SecretBytes>, right: &str) -> Result<SecretBytes, (String, String)> {
         let remedy = match answer.status() {
             StatusCode::OK | StatusCode::CREATED => {
@@ -201,7 +200,7 @@ impl KubeClient {
                         "it does not take the daemon's own token, {path}: kubelet renews that in time; if this stays, delete the daemon's Pod"
                     )
                 }
-                None => "it wants to know who asks: name a file with a token".to_owned(),
+                None => "it needs to know who asks: name a file with a token".to_owned(),
             },
             StatusCode::FORBIDDEN => right.to_owned(),
             StatusCode::NOT_FOUND => "see that the address is the right one".to_owned(),
@@ -212,13 +211,13 @@ impl KubeClient {
     }
 }
 
-/// The remedy for what passes.
-const AGAIN: &str = "it is overloaded, starting or on its way down";
+/// The remedy for a failure that passes.
+const AGAIN: &str = "it is overloaded, starting or stopping";
 
 // === impl KubeError ===
 
 impl KubeError {
-    /// Call and problem, without the remedy.
+    /// Call and problem, without what to do.
     pub fn what(&self) -> String {
         format!("{}: {}", self.call, self.problem)
     }

@@ -1,4 +1,4 @@
-//! A bounded table of answers already worked out. What was not asked for lately is forgotten first.
+//! A bounded table of results. The entry with the oldest use is forgotten first.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -6,9 +6,9 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Two generations: lookups move an entry to the young one; when that is full it becomes the old one, and the former old one is
-/// dropped. So a table of capacity `n` holds at most `2n` entries, keeps the last `n` used, and every operation is constant time.
-/// The same goes for weight, where one is given: each generation bears at most that much.
+/// There are two generations. A look-up moves an entry to the young one; when that is full, it becomes the old one, and the former old one
+/// is dropped. So a table of capacity `n` has at most `2n` entries, keeps the `n` entries used last, and every operation takes constant
+/// time. The same is true for the weight, if there is a limit for it: each generation has at most that much.
 pub struct Memo<K, V> {
     capacity: usize,
     max_weight: usize,
@@ -27,7 +27,7 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         Self::with_bounds(capacity, usize::MAX, |_| 0)
     }
 
-    /// Bounds the sum of weights as well. A value that alone weighs more than `max_weight` is not kept.
+    /// Also limits the sum of weights. A value that alone weighs more than `max_weight` is not kept.
     pub fn with_bounds(capacity: usize, max_weight: usize, weigh: fn(&V) -> usize) -> Self {
         let generations = Generations { young: HashMap::new(), young_weight: 0, old: HashMap::new() };
         Self { capacity: capacity.max(1), max_weight, weigh, generations: Mutex::new(generations) }
@@ -47,14 +47,14 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         Some(value)
     }
 
-    /// Keeps the value, and gives how many others were forgotten to make room for it.
+    /// Keeps the value, and returns how many others were forgotten to make room for it.
     pub fn insert(&self, key: K, value: V) -> usize {
         let mut generations = self.lock();
         generations.old.remove(&key);
         self.insert_young(&mut generations, key, value)
     }
 
-    /// Whether there was anything to forget.
+    /// Whether there was an entry to forget.
     pub fn remove<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -65,7 +65,7 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         generations.old.remove(key).is_some() || young
     }
 
-    /// Forgets what is not to be kept, and gives how many entries stay.
+    /// Forgets the entries that `keep` refuses, and returns how many stay.
     pub fn retain(&self, mut keep: impl FnMut(&V) -> bool) -> usize {
         let mut generations = self.lock();
         generations.old.retain(|_, value| keep(value));
@@ -108,7 +108,7 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         removed.is_some()
     }
 
-    /// A panic elsewhere cannot leave the tables half-changed: each step above is one call of the map's. (At worst the young one's weight is
+    /// A panic elsewhere cannot leave the tables half-changed: each step above is one call of a map. (At worst the young table's weight is
     /// too high, and it becomes the old one early.)
     fn lock(&self) -> MutexGuard<'_, Generations<K, V>> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,8 +1,8 @@
-//! A mount, from request to answer, as one walk:
+//! A mount, from request to answer, in one sequence of steps:
 //!
 //! identify the Pod -> plan -> authorise -> fetch -> render -> deliver, and audit.
 //!
-//! Each step collects everything that is wrong before it fails; the first step that fails answers. Nothing is delivered in part.
+//! Each step collects everything that is wrong before it fails; the first step that fails gives the answer. Nothing is delivered in part.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -59,44 +59,45 @@ use record::{Facts, Record};
 use told::Told;
 use watch::{Delivered, Former, Subject};
 
-/// What a parsed class costs in bytes: this, and so many times the bytes of its text.
+/// What a parsed class costs in bytes: this, and this many times the bytes of its text.
 const PLAN: usize = 1024;
 const PARSED: usize = 6;
 
-/// Up to so many bytes are worked over on the spot: some 200,000 steps.
+/// Work on up to this many bytes is done at once: some 200,000 steps.
 const INLINE: usize = 64 * 1024;
 
-/// A byte of a class with templates takes so many times the work of another one: they are compiled.
+/// A byte of a class with templates needs this many times the work of another byte: templates are compiled.
 const COMPILED: usize = 16;
 
-/// How much more work a class is than a value of as many bytes. One that policy denies is not kept, and is read at each try.
+/// How much more work a class is than a value of the same length. A class that the policy denies is not kept, and is read at each try.
 const READ: usize = 4;
 
-/// Secrets of one mount that are fetched at once. Each that waits takes memory, and no mount has more calls to a backend than half of them.
+/// The most secrets of one mount that are fetched at once. Each fetch that waits needs memory, and no mount has more calls to a backend
+/// than half of them.
 const AT_ONCE: usize = 32;
 
-/// What is kept back in bytes for the answer to a request that makes something.
+/// The bytes that are kept free for the answer to a request that creates something.
 const MADE: usize = 128 * 1024;
 
-/// What a template may make besides its own text and its secrets, in bytes, as long as its mount has no whole purse.
+/// The bytes that a template may make in addition to its own text and its secrets, as long as its mount has no whole purse.
 const TEMPLATE: usize = 12 * 1024;
 
-/// What a file costs besides its content and path, in bytes.
+/// What a file costs in bytes, without its content and path.
 const FILE: usize = 160;
 
-/// The most warnings about secrets that are remembered as told.
+/// The most warnings about secrets that Keyferry remembers as reported.
 const MAX_WARNED: usize = 1024;
 
-/// How often the log says who holds most, when mounts are refused.
+/// How often the log reports who holds most, when mounts are refused.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
-/// How long after a mount's deadline a call that is stuck is answered in its place; less where the caller gives it less.
+/// How long after a mount's deadline Keyferry answers a call that is stuck; less if the caller gives less time.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The provider whose classes are in our own format; the others' names choose a dialect.
+/// The provider whose classes are in Keyferry's own format; the other names choose a dialect.
 const OWN_PROVIDER: &str = "keyferry";
 
-/// Every stage, built for one configuration. A reload builds another; a mount under way ends in the one it began in.
+/// All stages, built for one configuration. A reload builds another pipeline; a mount under way ends in the one in which it began.
 #[derive(Debug)]
 pub struct Pipeline {
     pub identity: Arc<dyn Attest>,
@@ -110,11 +111,11 @@ pub struct Pipeline {
     pub clock: Arc<dyn Clock>,
     pub commons: Arc<Commons>,
     pub plans: Arc<Plans>,
-    /// Tells Events; `None`: there are none.
+    /// Sends Events; `None`: there are none.
     pub teller: Option<Teller>,
 }
 
-/// What bounds one mount, from `limits`.
+/// The limits for one mount, from `limits`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MountLimits {
     pub objects: usize,
@@ -124,14 +125,14 @@ pub struct MountLimits {
     pub mount_bytes: usize,
 }
 
-/// Classes parsed before, by their parameters, on the account of the tenant that mounted one first. They belong to one pipeline: the
-/// backends' names are resolved in them, and its policy has decided of them.
+/// Parsed classes, by their parameters. The tenant that mounted a class first pays for it. They belong to one pipeline: the backends' names
+/// are resolved in them, and its policy has decided on them.
 #[derive(Debug)]
 pub struct Plans {
-    /// By the hash of the parameters, under a key of these plans alone: whoever writes a class cannot find two of one hash.
+    /// By the hash of the parameters, with a key of these plans alone: the author of a class cannot find two with the same hash.
     parsed: Kept<u64, Parsed, Prehashed>,
     hasher: RandomState,
-    /// What policy has decided of them.
+    /// The policy's decisions on them.
     granted: Kept<Decided, Arc<Granted>>,
 }
 
@@ -140,16 +141,16 @@ pub struct Plans {
 struct Parsed {
     from: Arc<BTreeMap<String, String>>,
     plan: Arc<Plan>,
-    /// Of all that an audit line says of the class.
+    /// Everything that an audit line says about the class.
     gist: Gist,
     /// In bytes.
     weight: usize,
 }
 
-/// A plan's address, which is its own while something is granted of it, with the namespace and name of a ServiceAccount.
+/// A plan's address (no other plan has it while this decision is kept), with the namespace and name of a ServiceAccount.
 type Decided = (usize, Arc<str>, Arc<str>);
 
-/// What a request asks for besides its class's objects.
+/// The parts of a request that are not its class's objects.
 struct Asked {
     claims: Arc<PodClaims>,
     class: Option<Arc<str>>,
@@ -158,7 +159,7 @@ struct Asked {
     target_path: Arc<str>,
 }
 
-/// A class as it was found: known from before, or parsed now and not kept yet.
+/// A class for this mount: already known, or parsed now and not kept yet.
 struct Class {
     plan: Arc<Plan>,
     gist: Gist,
@@ -167,13 +168,13 @@ struct Class {
     parsed_from: Option<Arc<BTreeMap<String, String>>>,
 }
 
-/// What reading a class gave.
+/// The result of reading a class.
 enum Read {
     Before(Parsed),
     Now(Plan),
 }
 
-/// One call: its name in logs, the socket it came by, and its time.
+/// One call: its name in logs, its socket, and its time.
 #[derive(Clone, Debug)]
 pub struct MountContext {
     pub request: RequestId,
@@ -182,35 +183,35 @@ pub struct MountContext {
     pub arrived: Instant,
     /// A mount that has no place by then is refused.
     pub queue_until: Instant,
-    /// The mount is done by then.
+    /// The mount has ended by then.
     pub deadline: Instant,
-    /// A call that is stuck all the same (its request has not wholly arrived, its audit line cannot be written) is answered by then.
+    /// A call that is still stuck (its request has not fully arrived, its audit line cannot be written) is answered by then.
     pub last: Instant,
 }
 
-/// What all mounts of the process share, whatever the configuration in force: built once, so that a reload changes nothing of it.
+/// What all mounts of the process share, with any configuration: it is built once, so a reload does not change it.
 #[derive(Debug)]
 pub struct Commons {
     pub budget: Budget,
-    /// Mounts worked on at once.
+    /// The mounts under way at once.
     pub places: Turns,
-    /// Where work is done that would keep one of the runtime's threads for long.
+    /// The threads for work that would block one of the runtime's threads for long.
     pub work: Workroom,
     /// The volumes that the daemon writes itself.
     pub volumes: Arc<Volumes>,
     /// The volumes that Pods have.
     pub live: Live,
-    /// Those of them that are written again when a secret changes.
+    /// The volumes that are written again when a secret changes.
     pub watch: Arc<Watch>,
-    /// What is to be told at Pods.
+    /// The Events that are still to be sent to Pods.
     pub board: Board,
     said: Mutex<Option<Instant>>,
     told: Told,
-    /// Warnings that the log has: each mount would repeat them.
+    /// Warnings that are already in the log: each mount would repeat them.
     warned: Memo<String, ()>,
 }
 
-/// Bytes in use of one kind of memory, and the most there may be.
+/// Bytes in use for one kind of memory, and the most that are allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Pot {
     pub pot: &'static str,
@@ -225,39 +226,40 @@ pub struct Mounted {
     pub paid: Paid,
 }
 
-/// What a mount holds until its answer is out: its place, and the bytes of what it answers with.
+/// What a mount holds until its answer is sent: its place, and the bytes of its answer.
 #[derive(Debug)]
 pub struct Paid {
-    /// The secrets and the files made of them: until the answer is encoded.
+    /// The secrets and their files: until the answer is encoded.
     contents: Vec<Spent>,
-    /// The encoded answer: until the last of it is read or dropped.
+    /// The encoded answer: until the last byte is read or dropped.
     _answer: Option<Spent>,
     _purse: Arc<Purse>,
 }
 
-/// A mount that has only to be handed over, with what it holds until then.
+/// A mount that only has to be delivered, with what it holds until then.
 struct Ready {
     mounted: Mounted,
     volume: Reservation,
-    /// `None`: nothing is to be kept of it.
+    /// `None`: nothing of it is kept.
     delivered: Option<Box<Delivered>>,
 }
 
-/// A mount that was handed over, while its volume's turn is still held.
+/// A delivered mount that still has its volume's turn.
 struct Done {
     mounted: Mounted,
     delivered: Option<Box<Delivered>>,
     turn: Handed,
 }
 
-/// What was found beside the plan's secrets, and what it has cost. `None`: absent, and optional wherever it is asked for.
+/// The answers for the plan's secrets, in the plan's order, and what they have cost. `None`: absent, and optional wherever an object asks
+/// for it.
 #[derive(Default)]
 struct Found {
     secrets: Vec<Option<Fetched>>,
-    /// What they weigh together, in bytes.
+    /// The weight of all of them together, in bytes.
     weight: usize,
     paid: Vec<Spent>,
-    /// For what is to be made of it, where it must not be had twice.
+    /// For the files made from them, in a mount that must not fetch twice.
     kept_back: Option<Spent>,
 }
 
@@ -267,24 +269,24 @@ struct Means {
     steps: Arc<Steps>,
 }
 
-/// Why there is nothing found.
+/// Why nothing was found.
 enum Missed {
     Failed(MountError),
-    /// There is not enough memory beside what other mounts hold.
+    /// There is not enough memory while other mounts hold theirs.
     Short,
 }
 
 // === impl Pipeline ===
 
 impl Pipeline {
-    /// Answers a mount: by its deadline, and with an error rather than a panic. `room` is what the call's bytes have.
+    /// Answers a mount: by its deadline, and with an error instead of a panic. `room` is the room for the call's bytes.
     ///
     /// # Errors
-    /// The first step that failed, with everything that step found wrong.
+    /// The first step that failed, with everything that is wrong in that step.
     pub async fn mount(&self, call: MountCall, room: Option<Unread>, cx: &MountContext) -> Result<Mounted, MountError> {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
-        // Boxed: the walk has given its room back when the answer is handed over.
+        // Boxed: the mount has given its room back when the answer is sent.
         let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).boxed().await;
         let (tenant, whose, stale, proven) = (record.tenant(), record.whose(), record.stale(), record.is_proven());
         let handed = self.hand_over(ready, &mut record, cx).await;
@@ -313,7 +315,7 @@ impl Pipeline {
         let request = Request::parse(&call, self.limits.class_bytes).map_err(MountError::Request)?;
         let tenant = Tenant::from(request.claims.namespace.as_str());
         record.requested(&request, &tenant);
-        // Only now it is known whose it is.
+        // Only now the tenant is known.
         let room = match room {
             Some(room) => Some(room.of(&tenant).ok_or_else(|| self.refuse("call", MountError::NoRoom))?),
             None => None,
@@ -324,7 +326,7 @@ impl Pipeline {
         let means = Means { purse: Purse::new(&self.commons.budget, place), steps };
         let Request { claims, class, parameters, tokens, permission, target_path, .. } = request;
         let found = self.class(parameters, &means, cx).await?;
-        // The call's text is held no longer than its room.
+        // The call's text is kept no longer than its room.
         drop((call, room));
         let asked = Asked { claims, class, tokens, permission, target_path };
         self.walk(asked, found, &means, cx, record).await
@@ -340,7 +342,7 @@ impl Pipeline {
         let plan_weight = found.weight;
         let plan = self.keep(found, purse.tenant(), class.as_deref());
         let volume = self.deliverer.reserve(purse.tenant(), &pod, &target_path, cx.deadline).await.map_err(MountError::Delivery)?;
-        // From here on the class is this mount's.
+        // From here on, this mount uses the class.
         let former = if volume.writes() { self.commons.watch.forget(&target_path) } else { Former::default() };
         let fetched = Instant::now();
         let terms = Terms {
@@ -366,13 +368,13 @@ impl Pipeline {
         Ok(Ready { mounted: Mounted { delivery, paid }, volume, delivered })
     }
 
-    /// A file for each of the plan's secrets and for each folder that was listed; `None`: one of them has none, or there are no secrets.
+    /// A file for each of the plan's secrets and for each listed folder; `None`: one of them has none, or there are no secrets.
     fn files_of(&self, plan: &Plan, folders: &[SecretRef]) -> Option<Vec<Located>> {
         let files = plan.secrets.iter().chain(folders).map(|secret| self.backends.file(secret));
         files.collect::<Option<Vec<_>>>().filter(|files| !files.is_empty())
     }
 
-    /// Keeps what a change of the volume needs, before anybody else has the volume's turn. After a mount that failed, nothing is kept.
+    /// Keeps what a change of the volume needs, before another mount has the volume's turn. After a failed mount, nothing is kept.
     fn watch(&self, handed: Result<Done, MountError>, whose: Option<&Whose>) -> Result<Mounted, MountError> {
         match handed {
             Ok(Done { mounted, delivered, turn }) => {
@@ -391,8 +393,8 @@ impl Pipeline {
         }
     }
 
-    /// Everything there is to hold is paid for as it comes. A mount that comes short gives all of it back, stands in its tenant's line for
-    /// a whole purse, and begins anew: with that it does not come short.
+    /// The mount pays for everything that it holds at the time when it gets it. If there is not enough, the mount gives all of it back,
+    /// waits in its tenant's line for a whole purse, and starts again: with a whole purse there is always enough.
     async fn fetch_and_render(
         &self,
         plan: &Arc<Plan>,
@@ -408,7 +410,7 @@ impl Pipeline {
             let fetched = if plan.prefixes.is_empty() {
                 self.fetch(plan, permits, terms).await.map(|found| (found, None))
             } else {
-                // Boxed: most classes have no prefix, and a mount of theirs no room for it.
+                // Boxed: most classes have no prefix, and their mounts need no room for this.
                 let fetched = self.fetch_below(plan, permits, terms, (means, cx), record).boxed().await;
                 fetched.map(|(found, expanded)| (found, Some(expanded)))
             };
@@ -427,10 +429,10 @@ impl Pipeline {
             };
             match missed {
                 Missed::Failed(error) => return Err(error),
-                // With a whole that is not so: what a mount may hold is bounded, and a whole is that much.
+                // This cannot happen with a whole: a whole is the most that a mount may hold.
                 Missed::Short if purse.has_whole() => return Err(overloaded()),
                 Missed::Short => {
-                    // Whoever fetches for it in a task of their own gives back what they have.
+                    // Tasks that fetch for this mount give back what they have.
                     timeout_at(cx.queue_until, purse.emptied()).await.map_err(|_| overloaded())?;
                     purse.whole(cx.queue_until).await.map_err(|_| overloaded())?;
                 }
@@ -438,7 +440,7 @@ impl Pipeline {
         }
     }
 
-    /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
+    /// The class, parsed; the same parameters are parsed once. At the socket of another provider, classes are in its dialect.
     async fn class(&self, mut parameters: Parameters<'_>, means: &Means, cx: &MountContext) -> Result<Class, MountError> {
         if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(str::is_empty) {
             parameters.replace("dialect", &cx.provider);
@@ -453,7 +455,7 @@ impl Pipeline {
         let parsed_from = Arc::clone(&parameters);
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         let parse = move || match plans.find(&Parameters::of(&parameters)) {
-            // Another Pod of the class was worked on while this one waited for its turn.
+            // Another Pod's mount parsed the class while this one waited for its turn.
             Some(known) => Ok(Read::Before(known)),
             None => dialect::parse(&parameters, &*catalogue, limits, &steps).map(Read::Now),
         };
@@ -469,14 +471,14 @@ impl Pipeline {
         Ok(Class { plan: Arc::new(plan), gist, weight, parsed_from: Some(parsed_from) })
     }
 
-    /// Counts a mount that is refused for want of what tenants share, and says now and then who holds most of it.
+    /// Counts a mount that is refused because of something that tenants share, and reports at long intervals who holds most of it.
     fn refuse(&self, reason: &'static str, error: MountError) -> MountError {
         self.metrics.refused(reason);
         self.commons.say_who_holds_most(reason);
         error
     }
 
-    /// Takes out of the caches what its policy does not allow any more: after another pipeline was in force.
+    /// Removes from the caches what this policy does not allow any more: after another pipeline was in force.
     pub fn review_answers(&self) {
         self.backends.review(&|pod, secrets| {
             let rules = self.policy.of(pod);
@@ -484,7 +486,7 @@ impl Pipeline {
         });
     }
 
-    /// Sets the gauges of what tenants share, and of what is known of volumes and keys.
+    /// Sets the gauges of what tenants share, and of volumes and keys.
     pub fn measure(&self) {
         for Pot { pot, used, limit } in self.pots() {
             self.metrics.pot(pot, used, limit);
@@ -500,7 +502,7 @@ impl Pipeline {
         self.metrics.keys_fetched(self.identity.keys_fetched().map(unix_seconds));
     }
 
-    /// Memory in use, by what it is for.
+    /// Memory in use, by purpose.
     pub fn pots(&self) -> [Pot; 4] {
         let Commons { budget, volumes, .. } = &*self.commons;
         let [small, large] = budget.calls();
@@ -514,13 +516,13 @@ impl Pipeline {
         ]
     }
 
-    /// How many mounts wait, by what for.
+    /// How many mounts wait, and for what.
     pub fn waiting(&self) -> [(&'static str, usize); 3] {
         let Commons { budget, places, work, .. } = &*self.commons;
         [("place", places.waiting()), ("memory", budget.moving().waiting()), ("work", work.turns().waiting())]
     }
 
-    /// Keeps a class that policy has let pass, and tells once what is to be known of it.
+    /// Keeps a class that the policy allows, and reports its warnings once.
     fn keep(&self, class: Class, tenant: &Tenant, name: Option<&str>) -> Arc<Plan> {
         let Class { plan, gist, weight, parsed_from: Some(parameters) } = class else { return class.plan };
         let name = name.unwrap_or_default();
@@ -531,7 +533,7 @@ impl Pipeline {
         plan
     }
 
-    /// On the spot where it is little, else in the workroom. `bytes`: what is looked at at least.
+    /// Does little work at once, and more in the workroom. `bytes`: the least that is looked at.
     async fn work<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -542,14 +544,14 @@ impl Pipeline {
         if bytes <= INLINE {
             return Ok(work());
         }
-        // Boxed: a mount that has little to work over needs no room for it.
+        // Boxed: a mount with little work needs no room for this.
         self.commons.work.run(tenant, cx.deadline, work).boxed().await.map_err(|unfinished| match unfinished {
             Unfinished::Late => MountError::TimedOut { after: cx.arrived.elapsed() },
             Unfinished::Panicked => MountError::Internal,
         })
     }
 
-    /// Permits for the plan's secrets; or every denial. What was granted to a Pod holds for all of its ServiceAccount.
+    /// Permits for the plan's secrets; or every denial. A decision for one Pod is valid for all Pods of its ServiceAccount.
     fn authorise(&self, pod: &Arc<PodIdentity>, plan: &Arc<Plan>, record: &mut Record) -> Result<Permits, MountError> {
         if let Some(permits) = self.plans.granted(plan, pod).and_then(|granted| granted.permits(pod, plan)) {
             return Ok(permits);
@@ -566,8 +568,8 @@ impl Pipeline {
         Err(MountError::Policy(denials))
     }
 
-    /// Every secret, in plan order: what is at hand on the spot, the others all at once; but what makes something comes last, when there is
-    /// room for it.
+    /// Every secret, in the plan's order: known ones at once, the others all together; but a request that creates something comes last,
+    /// when there is room for its answer.
     async fn fetch(&self, plan: &Plan, permits: &Permits, terms: &Terms) -> Result<Found, Missed> {
         let (found, failures) = self.fetch_each(plan, permits, terms, Vec::new()).await?;
         let fatal = plan.asked().filter_map(|(object, place)| {
@@ -579,7 +581,7 @@ impl Pipeline {
         if fatal.is_empty() { Ok(found) } else { Err(Missed::Failed(MountError::Fetch(fatal))) }
     }
 
-    /// `known`: what needs no fetch, by its place in the plan; `None`: it is absent.
+    /// `known`: secrets that need no fetch, by their place in the plan; `None`: the secret is absent.
     async fn fetch_each(
         &self,
         plan: &Plan,
@@ -599,14 +601,14 @@ impl Pipeline {
         let mut failures = HashMap::new();
         self.fetch_these(&reads, permits, terms, &mut found, &mut failures).await?;
         if !makes.is_empty() {
-            // The answers, and twice everything once more: as files, and encoded.
+            // The answers, and twice the same amount again: as files, and encoded.
             found.kept_back = pay(terms, makes.len() * MADE + 2 * (found.weight + makes.len() * MADE).min(self.limits.mount_bytes))?;
             self.fetch_these(&makes, permits, terms, &mut found, &mut failures).await?;
         }
         Ok((found, failures))
     }
 
-    /// The first that comes short ends the others: there is no room for them either.
+    /// The first fetch without enough bytes ends the others: there is no room for them either.
     async fn fetch_these(
         &self,
         places: &[usize],
@@ -650,15 +652,15 @@ impl Pipeline {
         let answer = |place: usize| found.secrets[plan.answering(place, |place| found.secrets[place].is_some())].as_ref();
         let secrets: Vec<_> = (0..plan.secrets.len()).map(|place| answer(place).map(|fetched| Arc::clone(&fetched.secret))).collect();
         let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
-        // An object looks through its secret at most once for each of its patterns.
+        // An object searches its secret at most once for each of its patterns.
         let weights =
             |object: &Object| object.secrets().filter_map(|place| secrets[place].as_ref()).map(|secret| secret.weight()).sum::<usize>();
         let looks = |object: &Object| object.looks() * weights(object);
-        // Mostly it is little, even if each object looks through all secrets.
+        // Usually this is little, even if each object searches all secrets.
         let most = found.weight.saturating_mul(plan.objects.iter().map(Object::looks).sum());
         let bytes = if most <= INLINE { most } else { plan.objects.iter().map(looks).sum() };
         let (memory, is_all_memory) = self.memory_of_templates(plan, weights, &means.purse)?;
-        // What a template does with its memory is work as well.
+        // A template's use of memory is work as well.
         let bytes = bytes + memory.as_ref().map_or(0, Spent::n) + if plan.prefixes.is_empty() { 0 } else { below::renamed(plan) };
         let limits = RenderLimits { files, secret_bytes, memory: memory.as_ref().map_or(0, Spent::n), is_all_memory, mount_bytes };
         let (plan, salts, steps) = (Arc::clone(plan), Arc::clone(self.version_key.salts()), Arc::clone(&means.steps));
@@ -666,7 +668,7 @@ impl Pipeline {
             let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
             render::render(&plan, &secrets, permission, limits, &salts, &steps)
         };
-        // What templates make is paid for as long as they are at work.
+        // The output of templates is paid for as long as they run.
         let rendered = self.work(bytes, means.purse.tenant(), cx, render).await.map_err(Missed::Failed)?;
         drop(memory);
         rendered.map_err(|unrendered| match unrendered {
@@ -675,8 +677,8 @@ impl Pipeline {
         })
     }
 
-    /// What a plan's templates may make, and whether they can have no more. Without a whole it is little, as most need it: one that needs more
-    /// waits for a whole. `weight`: of an object's secrets.
+    /// What a plan's templates may make, and whether this is the most. Without a whole it is little, and most need only little: a template
+    /// that needs more waits for a whole. `weight`: of an object's secrets.
     fn memory_of_templates(
         &self,
         plan: &Plan,
@@ -690,7 +692,7 @@ impl Pipeline {
         Ok((Some(purse.spend(bytes)?), is_all))
     }
 
-    /// The answer; and beside the plan's secrets, the version that each was delivered with.
+    /// The answer; and for each of the plan's secrets, in order, the delivered version.
     fn put_together(
         &self,
         plan: &Plan,
@@ -723,8 +725,8 @@ impl Pipeline {
         Ok((delivery, versions))
     }
 
-    /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
-    /// then fails, a second line says so.
+    /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. If the delivery then
+    /// fails, a second line says so.
     async fn hand_over(&self, ready: Result<Ready, MountError>, record: &mut Record, cx: &MountContext) -> Result<Done, MountError> {
         record.took(cx.arrived.elapsed());
         if ready.is_err() || !self.audit.count(record.in_brief()) {
@@ -733,17 +735,17 @@ impl Pipeline {
         let Ready { mounted: Mounted { delivery, paid }, volume, delivered: kept } = ready?;
         let is_long = volume.writes();
         let deliver = volume.deliver(delivery, cx.deadline).map_err(MountError::Delivery);
-        // Boxed, as there is nothing to wait for where the driver writes.
+        // Boxed: where the driver writes, there is nothing to wait for.
         let delivered = if is_long { in_time(deliver, cx).boxed().await } else { deliver.await };
         if let Err(error) = &delivered {
             record.took(cx.arrived.elapsed());
-            // Nothing was delivered: what matters is why, even if this line is lost. The sink counts that.
+            // Nothing was delivered: the reason is what matters, even if this line is lost. The sink counts lost lines.
             let _ = self.audit_in_time(record.event(Some(error)), cx).await;
         }
         delivered.map(|(delivery, turn)| Done { mounted: Mounted { delivery, paid }, delivered: kept, turn })
     }
 
-    /// An audit that hangs (a full pipe, say) costs a mount its answer, not the caller's patience.
+    /// If the audit hangs (for example, a full pipe), the mount gets an error, and its caller does not wait for longer.
     async fn audit_in_time(&self, event: Event, cx: &MountContext) -> Result<(), AuditUnavailable> {
         let until = cx.deadline + (cx.last - cx.deadline) / 2;
         timeout_at(until, self.audit.record(event)).await.unwrap_or_else(|_| Err(AuditUnavailable::late()))
@@ -763,7 +765,7 @@ fn unix_seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }
 
-/// Pays for so many bytes, for as long as what is given back is kept.
+/// Pays for this many bytes, for as long as the returned value is kept.
 fn pay(terms: &Terms, bytes: usize) -> Result<Option<Spent>, Missed> {
     terms.payer.as_ref().map(|payer| payer.purse().spend(bytes)).transpose().map_err(Missed::from)
 }
@@ -771,7 +773,7 @@ fn pay(terms: &Terms, bytes: usize) -> Result<Option<Spent>, Missed> {
 // === impl Found ===
 
 impl Found {
-    /// Pays for the files, and for the answer that they become where they are answered.
+    /// Pays for the files, and for the encoded answer if they are in it.
     fn pay_for(&mut self, rendered: &Rendered, mode: DeliveryMode, purse: &Arc<Purse>) -> Result<(), Missed> {
         let files: usize = rendered.files.iter().map(|file| file.contents.len() + file.path.as_str().len() + FILE).sum();
         let answered = if mode == DeliveryMode::Driver { 2 * files } else { files };
@@ -787,7 +789,7 @@ impl Found {
 // === impl Commons ===
 
 impl Commons {
-    /// For so many mounts at once.
+    /// For this many mounts at once.
     pub fn new(budget: Budget, mounts: usize, volumes: Volumes) -> Self {
         let (live, watch) = (Live::of_bytes(budget.kept().repeats / 8), Watch::of_bytes(budget.kept().repeats / 8 * 5));
         Self {
@@ -804,7 +806,7 @@ impl Commons {
         }
     }
 
-    /// Tells once what is to be known of secrets that were delivered all the same.
+    /// Reports once what an admin should know about secrets that were delivered all the same.
     fn warn(&self, tenant: &Tenant, class: &str, rendered: &Rendered) {
         for warning in &rendered.warnings {
             let said = format!("{tenant} {class} {warning}");
@@ -815,7 +817,7 @@ impl Commons {
         }
     }
 
-    /// Once a minute, in the log alone: who holds most is nobody's business but the node's admin's.
+    /// Once per minute, and only in the log: only the node's admin may know who holds most.
     fn say_who_holds_most(&self, of: &'static str) {
         {
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -851,13 +853,14 @@ impl From<Unpaid> for Missed {
 }
 
 impl Paid {
-    /// The answer is encoded: what it was made of is gone.
+    /// The answer is encoded: its sources are not needed any more.
     pub fn encoded(&mut self) {
         self.contents.clear();
     }
 }
 
-/// By the deadline, and with an error rather than a panic. No `async fn`: that would have room for the step twice, and a step is large.
+/// By the deadline, and with an error instead of a panic. It is not an `async fn`: that would have room for the step twice, and a step is
+/// large.
 fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &MountContext) -> impl Future<Output = Result<T, MountError>> {
     timeout_at(cx.deadline, AssertUnwindSafe(step).catch_unwind()).map(|done| match done {
         Ok(Ok(outcome)) => outcome,
@@ -873,7 +876,7 @@ impl From<Parsed> for Class {
 }
 
 impl Plans {
-    /// For classes that weigh so many bytes together.
+    /// For classes that weigh this many bytes together.
     pub fn new(bytes: usize) -> Self {
         let granted = bytes / 8;
         Self { parsed: Kept::of_bytes(bytes - granted), hasher: RandomState::new(), granted: Kept::of_bytes(granted) }
@@ -908,8 +911,8 @@ fn decided(plan: &Arc<Plan>, pod: &PodIdentity) -> Decided {
 }
 
 impl MountContext {
-    /// Times a call by what its caller gives it: an answer 5 s before the caller's deadline, a refusal for want of a place 10 s before;
-    /// each at half the time where that is more. `longest` bounds the answer, and the refusal still comes a little before that.
+    /// Divides the caller's time for a call: the answer 5 s before the caller's deadline, the refusal of a mount without a place 10 s
+    /// before; each at half the time if that is later. `longest` limits the answer, and the refusal still comes a little before that.
     pub fn new(request: RequestId, provider: Arc<str>, arrived: Instant, caller: Option<Duration>, longest: Duration) -> Self {
         let before = |margin: Duration| caller.map_or(longest, |given| given.saturating_sub(margin).max(given / 2).min(longest));
         let deadline = before(Duration::from_secs(5));

@@ -1,6 +1,7 @@
-//! Which Pod may have which secret. Pure: rules, an identity and a reference go in; a permit or a denial comes out.
+//! Which Pod may have which secret. This code only computes: rules, an identity and a reference go in; a permit or a denial comes out.
 //!
-//! Deny by default; a `deny` beats every allow, wherever it stands. Permits are made here alone, and nothing is fetched without one.
+//! Without a rule, everything is denied; a `deny` beats every allow, wherever it is in the list. Only this module makes permits, and
+//! nothing is fetched without one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -36,15 +37,15 @@ pub struct Policy {
     stores: Arc<Stores>,
 }
 
-/// What the rest of the configuration says that bounds every rule.
+/// The limits from the rest of the configuration that apply to every rule.
 #[derive(Debug, Default)]
 struct Stores {
     bounds: BTreeMap<BackendName, Bounds>,
-    /// Of the Pods' tokens for the daemon itself: no store is ever given one.
+    /// The audience of the Pods' tokens for the daemon itself: no store ever gets such a token.
     own_audience: String,
 }
 
-/// One rule: which Pods, and what they may or must not have.
+/// One rule: for which Pods it is, and what they may or must not have.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Its place in the configuration, counted from 1.
@@ -58,7 +59,7 @@ pub struct Rule {
     deny: Vec<String>,
 }
 
-/// The rules that speak of one Pod, with its own names filled in.
+/// The rules for one Pod, with its names filled in.
 #[derive(Debug)]
 pub struct PodRules<'p> {
     pod: &'p Arc<PodIdentity>,
@@ -74,14 +75,14 @@ struct PodRule {
     deny: Vec<Pattern>,
 }
 
-/// A refusal, with the rule that refused or the word that none allows.
+/// A denial, with the rule that denied, or the fact that no rule allows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Denial {
     pub secret: SecretRef,
-    /// `<namespace>/<ServiceAccount>`; empty where it holds for all.
+    /// `<namespace>/<ServiceAccount>`; empty if it is the same for all.
     account: String,
     pub because: Because,
-    /// The class's own word for what it may not say; `None`: the native one.
+    /// The name of the parameter in the class's dialect; `None`: the native name.
     parameter: Option<String>,
 }
 
@@ -89,20 +90,20 @@ pub struct Denial {
 pub enum Because {
     /// The class sets the audience of the Pods' tokens for the daemon itself.
     Audience { value: String },
-    /// The class enters the backend in a way that `classMay` does not grant.
+    /// The class sets something for the backend's login that `classMay` does not grant.
     Login {
         key: LoginKey,
         value: String,
-        /// The backends whose `classMay` that is: of a failover its members.
+        /// The backends with this `classMay`: for a failover, its members.
         of: Vec<BackendName>,
     },
-    /// So many of the secrets below a prefix are denied.
+    /// This number of the secrets below a prefix is denied.
     Found {
         count: usize,
-        /// The rule whose `deny` it is; `None`: none allows them.
+        /// The rule with this `deny`; `None`: no rule allows them.
         rule: Option<usize>,
     },
-    /// It is the store's and the login's own business, whatever the rules say.
+    /// The name belongs to the store itself or to its login, whatever the rules say.
     Never { why: &'static str },
     /// No rule allows it.
     NoRule,
@@ -110,17 +111,17 @@ pub enum Because {
     Rule {
         number: usize,
         pattern: String,
-        /// It denies the secret in this backend, which is a member of the one that was asked for.
+        /// It denies the secret in this backend, which is a member of the requested one.
         member: Option<BackendName>,
     },
-    /// A rule's pattern, as the configuration writes it, would allow it, but by a wildcard in the place of what has to be spelled.
+    /// A rule's pattern (as in the configuration) would allow it, but has a wildcard where the name must be spelled.
     Unspelled { number: usize, pattern: String, element: String },
 }
 
 // === impl Policy ===
 
 impl Policy {
-    /// Reads the list under `policy`. A pattern that no secret of the `backends` can match, or no Pod, is a fault.
+    /// Reads the list under `policy`. It is a fault if no secret of the `backends`, or no Pod, can match a pattern.
     pub fn parse(node: &Node, backends: &[Named<'_>], faults: &mut Faults) -> Self {
         let Value::Sequence(items) = &node.value else {
             faults.add(
@@ -134,7 +135,7 @@ impl Policy {
         Self { rules, stores: Arc::default() }
     }
 
-    /// Adds what the backends' configurations say, and the audience of the Pods' tokens for the daemon itself (`identity.audience`).
+    /// Adds the backends' own limits, and the audience of the Pods' tokens for the daemon itself (`identity.audience`).
     pub fn within(self, bounds: BTreeMap<BackendName, Bounds>, own_audience: &str) -> Self {
         Self { stores: Arc::new(Stores { bounds, own_audience: own_audience.to_owned() }), ..self }
     }
@@ -145,7 +146,7 @@ impl Policy {
         Some(Denial { secret: secret.clone(), account: String::new(), because, parameter: None })
     }
 
-    /// The rules that speak of this Pod.
+    /// The rules for this Pod.
     pub fn of<'p>(&self, pod: &'p Arc<PodIdentity>) -> PodRules<'p> {
         let rules = self.rules.iter().filter(|rule| rule.speaks_of(pod)).map(|rule| rule.fill_in(pod)).collect();
         PodRules { pod, rules, stores: Arc::clone(&self.stores) }
@@ -160,12 +161,12 @@ impl Stores {
         own.map(|own| own.judge(secret)).unwrap_or_default()
     }
 
-    /// A failover's; else none.
+    /// For a failover its members; otherwise empty.
     fn members(&self, backend: &BackendName) -> &[BackendName] {
         self.bounds.get(backend).map(|bounds| bounds.members.as_slice()).unwrap_or_default()
     }
 
-    /// What holds for every Pod.
+    /// What is the same for every Pod.
     fn never(&self, secret: &SecretRef) -> Option<Because> {
         let own = secret.login.audience.as_ref().filter(|audience| **audience == self.own_audience);
         let audience = own.map(|value| Because::Audience { value: value.clone() });
@@ -186,7 +187,7 @@ impl Rule {
                 pods.missing("namespace", "a rule names the Pods it is for: namespace, serviceAccount or both; \"*\" is all", faults);
             }
             for (key, _) in pods.entries().iter().filter(|(_, value)| value.is_null()) {
-                faults.add(key.at, pods.path(&key.text), "is nothing, and would be any (write \"*\" for that, or remove the key)");
+                faults.add(key.at, pods.path(&key.text), "is empty, which would mean any name (write \"*\" for that, or remove the key)");
             }
             pods.finish(faults);
         } else if reader.get("pods").is_none() {
@@ -223,7 +224,7 @@ impl Rule {
     }
 }
 
-/// `None`: there is no such list. Of a pattern that is none, what is wrong is noted.
+/// `None`: there is no such list. If a text is not a pattern, its fault is noted.
 fn patterns(reader: &mut Reader<'_>, key: &'static str, backends: &[Named<'_>], faults: &mut Faults) -> Option<Vec<Option<String>>> {
     let (before, texts) = (faults.len(), reader.texts(key, faults)?);
     let path = reader.path(key);
@@ -241,7 +242,7 @@ impl PodRules<'_> {
     /// Decides every secret of a plan.
     ///
     /// # Errors
-    /// All denials, each by its secret's place in the plan.
+    /// All denials, each with its secret's place in the plan.
     pub fn grant(&self, plan: &Arc<Plan>) -> Result<Arc<Granted>, HashMap<usize, Denial>> {
         let (mut rules, mut denied) = (Vec::with_capacity(plan.secrets.len()), HashMap::new());
         for (place, secret) in plan.secrets.iter().enumerate() {
@@ -253,10 +254,10 @@ impl PodRules<'_> {
         if denied.is_empty() { Ok(Granted::new(self.pod, plan, rules)) } else { Err(denied) }
     }
 
-    /// Decides one secret: the number of the rule that allows it. Every deny is heard before any allow.
+    /// Decides on one secret: the number of the rule that allows it. All denies are checked before any allow.
     ///
     /// # Errors
-    /// A deny pattern matches, no rule allows, or the class says more of the login than it may.
+    /// A deny pattern matches, no rule allows it, or the class sets more for the login than it may.
     pub fn decide(&self, secret: &SecretRef) -> Result<usize, Denial> {
         if secret.name.is_folder() {
             return self.decide_below(secret);
@@ -273,7 +274,7 @@ impl PodRules<'_> {
         }
     }
 
-    /// The pattern that allows it, as the configuration writes it.
+    /// The pattern that allows it, as in the configuration.
     pub fn allowing(&self, secret: &SecretRef) -> Option<&str> {
         if secret.name.is_folder() {
             return self.covering(secret).map(|(_, pattern)| pattern.source());
@@ -283,7 +284,7 @@ impl PodRules<'_> {
         found.map(|(_, pattern)| pattern.source())
     }
 
-    /// A deny has no bounds: its wildcards reach everything. And a second name for what it denies does not pass it.
+    /// A deny has no bounds: its wildcards match everything. A second name of a denied secret is denied too.
     fn denied(&self, secret: &SecretRef) -> Option<Because> {
         let members = self.stores.members(&secret.backend).iter().map(Some);
         [None].into_iter().chain(members).find_map(|member| {
@@ -293,7 +294,7 @@ impl PodRules<'_> {
         })
     }
 
-    /// The rule that would allow it, if its wildcards reached so far.
+    /// The rule that would allow it, if its wildcards could match that much.
     fn unspelled(&self, secret: &SecretRef, subject: &str, spelled: &[usize]) -> Option<Because> {
         let (number, pattern) = self.find(|rule| rule.allowing(secret.verb()), |pattern| pattern.matches(subject))?;
         let elements: Vec<&str> = secret.name.as_str().split('/').collect();
@@ -301,7 +302,7 @@ impl PodRules<'_> {
         Some(Because::Unspelled { number, pattern: pattern.source().to_owned(), element })
     }
 
-    /// The first pattern of this kind that is as asked for, with its rule's number.
+    /// The first pattern of this kind that fulfils the condition, with its rule's number.
     fn find<'r>(&'r self, kind: impl Fn(&'r PodRule) -> &'r [Pattern], is: impl Fn(&Pattern) -> bool) -> Option<(usize, &'r Pattern)> {
         self.rules.iter().find_map(|rule| Some((rule.number, kind(rule).iter().find(|pattern| is(pattern))?)))
     }
@@ -313,7 +314,7 @@ impl PodRules<'_> {
         Some(Because::Login { key, value: value.to_owned(), of: of.to_vec() })
     }
 
-    /// What the class says of the login and its backend's `classMay` does not grant to this Pod.
+    /// What the class sets for the login and its backend's `classMay` does not grant to this Pod.
     pub fn ungranted<'s>(&self, secret: &'s SecretRef) -> Vec<(LoginKey, &'s str)> {
         let may = self.stores.bounds.get(&secret.backend).and_then(|bounds| bounds.class_may.as_ref());
         let refused = |key, value: &str| !may.is_some_and(|may| may.allows(key, value, self.pod));
@@ -350,7 +351,7 @@ impl Denial {
         }
     }
 
-    /// Tells it in the words of the class's dialect.
+    /// Names the parameter as the class's dialect does.
     pub fn in_words_of(mut self, parameters: &BTreeMap<LoginKey, String>) -> Self {
         let key = match &self.because {
             Because::Audience { .. } => Some(LoginKey::Audience),
@@ -362,7 +363,7 @@ impl Denial {
     }
 }
 
-/// A pattern that allows a secret, as YAML takes it in quotes. `*` stands for what nobody would see in it.
+/// A pattern that allows a secret, in a form for YAML's quotes. `*` replaces invisible characters.
 fn allowing(secret: &SecretRef) -> String {
     let below = if secret.name.is_folder() { "**" } else { "" };
     let name: String = secret.name.as_str().chars().map(|c| if is_seen(c) { c } else { '*' }).collect();
@@ -379,8 +380,8 @@ impl fmt::Display for Denial {
                 let (parameter, value) = (parameter.as_deref().unwrap_or(LoginKey::Audience.as_str()), clean(value));
                 write!(
                     f,
-                    "{secret}: the class sets {parameter} to {value:?}, which is Keyferry's own audience (identity.audience): a token for it \
-                     goes to no store (leave {parameter} out, or name the store's audience)"
+                    "{secret}: the class sets {parameter} to {value:?}, which is Keyferry's own audience (identity.audience): Keyferry \
+                     gives no store a token for it (leave {parameter} out, or name the store's audience)"
                 )
             }
             Because::Login { key, value, of } => {
@@ -510,7 +511,7 @@ mod tests {
         insta::assert_snapshot!(allows(&pod("shop", "web"), "files", "bank/db", Verb::Read).unwrap_err(), @r#"files/bank/db: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/bank/db"])"#);
     }
 
-    /// A second name must not pass the policy; and a member's right is not the failover's.
+    /// A second name must not pass the policy; and a right at a member is not a right at the failover.
     #[test]
     fn a_deny_of_a_members_name_is_one_of_the_failovers() {
         let rules = r#"
@@ -570,7 +571,7 @@ mod tests {
         assert!(decide("other", role("any")).is_err(), "a backend that grants nothing");
     }
 
-    /// A store whose names below `sys` are its own, and those below `sys/raw` nobody's.
+    /// A store that keeps the names below `sys` for itself, and gives those below `sys/raw` to nobody.
     fn with_own(rules: &str) -> Policy {
         let judge = |secret: &SecretRef, _: &str| match secret.name.as_str() {
             name if name.starts_with("sys/raw") => Reserve { spelled: vec![0, 1], never: Some("it is raw") },
@@ -598,7 +599,7 @@ mod tests {
         }
         assert_eq!(decide("bao/sys/tools/*", &web, "sys/tools/random"), Ok(()), "further on they stand for anything");
         assert_eq!(decide("bao/**", &web, "system/mounts"), Ok(()));
-        // A namespace of this name spells nothing.
+        // A namespace with this name does not spell it.
         for pattern in ["bao/${namespace}/**", "bao/${namespace}/mounts", "bao/sys/${serviceAccount}"] {
             assert!(decide(pattern, &pod("sys", "mounts"), "sys/mounts").is_err(), "{pattern}");
         }
@@ -636,8 +637,8 @@ mod tests {
         };
         assert!(decide("vault").is_ok());
         let denial = decide("keyferry").unwrap_err();
-        insta::assert_snapshot!(denial, @r#"bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)"#);
-        insta::assert_snapshot!(denial.in_words_of(&[(LoginKey::Audience, "objectAudience".to_owned())].into()), @r#"bao/kv/data/shop/db: the class sets objectAudience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave objectAudience out, or name the store's audience)"#);
+        insta::assert_snapshot!(denial, @r#"bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)"#);
+        insta::assert_snapshot!(denial.in_words_of(&[(LoginKey::Audience, "objectAudience".to_owned())].into()), @r#"bao/kv/data/shop/db: the class sets objectAudience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave objectAudience out, or name the store's audience)"#);
     }
 
     #[test]
@@ -672,21 +673,21 @@ mod tests {
         insta::assert_snapshot!(shown.join("\n"), @r#"
         line 2: policy rule 1.pods.namespace: is missing (a rule names the Pods it is for: namespace, serviceAccount or both; "*" is all)
         line 4: policy rule 2.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
-        line 4: policy rule 2.read: "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        line 4: policy rule 2.read: "files" is not a <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
         line 5: policy rule 3.read: is missing (a rule has at least one of read, update and deny)
         line 5: policy rule 3.pods.label: is not a known key (known here: namespace, serviceAccount)
         line 6: policy rule 3.reads: is not a known key (did you mean `read`?)
-        line 8: policy rule 4.read: "files/${pod}/x": "${pod}" is no placeholder (there are ${namespace}, ${serviceAccount})
-        line 8: policy rule 4.read: "files/a**/b": `**` stands alone between slashes (such as files/**/db); within an element write `*`
-        line 8: policy rule 4.read: "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
+        line 8: policy rule 4.read: "files/${pod}/x": "${pod}" is not a placeholder (there are ${namespace}, ${serviceAccount})
+        line 8: policy rule 4.read: "files/a**/b": `**` must be alone between slashes (such as files/**/db); within an element write `*`
+        line 8: policy rule 4.read: "/files/x" is not a <backend>/<name> pattern (did you mean "files/x"?)
         line 9: policy rule 5: is a text, but must be a mapping (write a line `key: value` for each key)
         line 10: policy rule 6.pods.namespace: "" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; `*` is any run of characters, and nothing else is special)
         line 12: policy rule 7.pods.namespace: "Shop" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; did you mean "shop"?)
-        line 12: policy rule 7.pods.serviceAccount: is nothing, and would be any (write "*" for that, or remove the key)
+        line 12: policy rule 7.pods.serviceAccount: is empty, which would mean any name (write "*" for that, or remove the key)
         line 14: policy rule 8.pods.serviceAccount: "shop/web" fits no ServiceAccount (1 to 253 of a-z, 0-9, `-` and `.`, a letter or digit beside each `.` and at both ends; did you mean { namespace: shop, serviceAccount: web }?)
         line 15: policy rule 8.deny: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
         line 17: policy rule 9.read: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
-        line 20: policy rule 10.read: "files/$namespace/x": "$namespace" is no placeholder (did you mean "files/${namespace}/x"?)
+        line 20: policy rule 10.read: "files/$namespace/x": "$namespace" is not a placeholder (did you mean "files/${namespace}/x"?)
         line 23: policy rule 11.read: holds a list, but must be a list of texts (write each on a separate line, after `- `)
         "#);
     }

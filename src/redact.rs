@@ -1,9 +1,9 @@
-//! What may be told of somebody else's words: an error of a store may quote the token it was sent, or a value that it keeps. Its words go
-//! into a Pod's event and into logs, so all of them come through here.
+//! What Keyferry may repeat of somebody else's words: a store's error may quote the token that it got, or a value that it has. The store's
+//! words go into a Pod's event and into logs, so all of them come through here.
 //!
-//! Removed are any run of [`RUN`] characters that the words share with what is hidden, and any whole value of [`WHOLE`] or more; neither
-//! case nor white space counts, nor characters that nobody sees. The words' windows are looked up by what is hidden, and not the other way
-//! round: that takes time proportional to both together, and room for the words alone, of which a bounded part is looked at.
+//! Two things are removed: any run of [`RUN`] characters that the words have in common with a hidden text, and any whole value of [`WHOLE`]
+//! or more. Case, white space and invisible characters do not count. The windows of the words are looked up for each hidden text, and not
+//! the other way round: that takes time proportional to both together, and memory only for the words, of which a limited part is looked at.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,47 +12,47 @@ use std::hash::{BuildHasher, RandomState};
 use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXUPPER};
 use zeroize::Zeroizing;
 
-/// The shortest shared part that is removed, in characters: what is shorter may be chance.
+/// The shortest common part that is removed, in characters: a shorter one may be chance.
 pub const RUN: usize = 12;
 
-/// The shortest whole value that is removed, in characters: what is shorter cannot be told from any word, and is no secret.
+/// The shortest whole value that is removed, in characters: a shorter one looks like any word, and is not a secret.
 pub const WHOLE: usize = 5;
 
 /// How many characters of the words are looked at. A message shows far fewer.
 const LOOKED_AT: usize = 8 * 1024;
 
-/// What stands in the place of what is removed.
+/// The text in place of a removed part.
 const REMOVED: &str = "[redacted]";
 
 /// What the words must not show.
 #[derive(Default)]
 pub struct Hidden(Vec<Zeroizing<String>>);
 
-/// The words with what was found in them.
+/// The words, with what was found in them.
 struct Search {
     source: Vec<char>,
-    /// Of the characters that count, in small letters, each with its place in `source`.
+    /// The characters that count, in small letters, each with its place in `source`.
     folded: Vec<(usize, char)>,
-    /// Of the first so many of them.
+    /// Of only this many characters at the start.
     prefixes: Vec<u64>,
     powers: [u64; RUN + 1],
     base: u64,
-    /// By length and hash of a window; whether what is hidden has it too.
+    /// By length and hash of a window: whether a hidden text has it too.
     windows: HashMap<(usize, u64), bool>,
 }
 
 // === impl Hidden ===
 
 impl Hidden {
-    /// A value; bytes that are no text are hidden as far as they are. What is too short to be looked for is not kept: an answer may have a
-    /// hundred thousand of them.
+    /// Hides a value; of bytes that are not text, as much as is text. A value that is too short is not kept: an answer may have a hundred
+    /// thousand of them.
     pub fn value(&mut self, value: &[u8]) {
         if value.len() >= WHOLE {
             self.0.push(Zeroizing::new(String::from_utf8_lossy(value).into_owned()));
         }
     }
 
-    /// A token or the like: also as base64 and hex write it.
+    /// Hides a token or a similar text: also in base64 and hex.
     pub fn credential(&mut self, credential: &[u8]) {
         self.value(credential);
         if credential.len() >= RUN {
@@ -60,8 +60,8 @@ impl Hidden {
         }
     }
 
-    /// The words, of which at most `most` characters are shown, on one line. Go's list of errors (`1 error occurred:`, each with a star)
-    /// becomes a sentence.
+    /// The words on one line, at most `most` characters of them. Go's list of errors (`1 error occurred:`, each with a star) becomes a
+    /// sentence.
     pub fn clean(&self, words: &str, most: usize) -> String {
         let mut search = Search::of(words);
         for hidden in &self.0 {
@@ -77,13 +77,13 @@ impl Hidden {
     }
 }
 
-/// What base64 and hex make of bytes, wherever they stand in what is encoded: the part that does not hang on what stands around them.
+/// The base64 and hex form of bytes, wherever they are in the encoded text: the part that does not depend on the bytes around them.
 pub fn encodings(bytes: &[u8]) -> Vec<Zeroizing<String>> {
     let mut encodings = vec![HEXLOWER.encode(bytes), HEXUPPER.encode(bytes)];
     for before in 0..3 {
         let shifted = Zeroizing::new([&[0; 2][..before], bytes].concat());
         let encoded = Zeroizing::new(BASE64_NOPAD.encode(&shifted));
-        // The first characters have bits of what stands before, the last one may have some of what follows.
+        // The first characters have bits of the bytes before, and the last one may have bits of the bytes after.
         let inner = &encoded[(before * 8).div_ceil(6)..shifted.len() * 8 / 6];
         encodings.push(inner.replace('+', "-").replace('/', "_"));
         encodings.push(inner.to_owned());
@@ -91,7 +91,7 @@ pub fn encodings(bytes: &[u8]) -> Vec<Zeroizing<String>> {
     encodings.into_iter().map(Zeroizing::new).collect()
 }
 
-/// Whether a character shows nothing where it stands, or turns the order of those around it: none of them belongs into a message.
+/// Whether a character is invisible, or changes the order of the characters around it: no such character belongs in a message.
 pub fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -101,7 +101,7 @@ pub fn is_invisible(c: char) -> bool {
     )
 }
 
-/// Without line ends, control characters and what is invisible.
+/// Without line ends, control characters and invisible ones.
 fn one_line(text: &str) -> String {
     let is_end = |c: char| matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let lines = text.split(is_end).map(str::trim).filter(|line| !line.is_empty());
@@ -110,7 +110,7 @@ fn one_line(text: &str) -> String {
     joined.chars().filter(|c| !is_invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// How much, not what.
+/// Only how much, and not the texts.
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Hidden({})", self.0.len())
@@ -124,7 +124,7 @@ impl Search {
         let source: Vec<char> = words.chars().take(LOOKED_AT + 1).collect();
         let folded: Vec<(usize, char)> =
             source.iter().take(LOOKED_AT).enumerate().flat_map(|(at, c)| fold(*c).map(move |c| (at, c))).collect();
-        // Of this call alone: nobody can choose words that hash alike. That would hide too much, and show nothing.
+        // For this call alone: nobody can choose words with the same hash. Such words would only hide too much.
         let base = RandomState::new().hash_one(folded.len()) | 1;
         let mut powers = [1_u64; RUN + 1];
         for at in 1..=RUN {
@@ -148,7 +148,7 @@ impl Search {
         self.prefixes[at + length].wrapping_sub(self.prefixes[at].wrapping_mul(self.powers[length]))
     }
 
-    /// Notes which windows a hidden text has: each of [`RUN`] characters, or its whole where it is shorter.
+    /// Notes the windows of a hidden text: each of [`RUN`] characters, or the whole text if it is shorter.
     fn look_for(&mut self, hidden: &str) {
         let (mut last, mut count, mut hash) = (Zeroizing::new(['\0'; RUN]), 0, 0_u64);
         for c in hidden.chars().flat_map(fold) {
@@ -165,7 +165,7 @@ impl Search {
         }
     }
 
-    /// The words without what was found, and whether there are more of them.
+    /// The words without the found parts, and whether there are more words.
     fn shown(self) -> (Zeroizing<String>, bool) {
         let mut removed = vec![false; self.source.len()];
         let mut until = 0;
@@ -174,7 +174,7 @@ impl Search {
                 (WHOLE..=RUN).rev().find(|length| at + length <= self.folded.len() && self.windows[&(*length, self.window(at, *length))]);
             if let Some(length) = longest {
                 let (first, last) = (self.folded[at].0, self.folded[at + length - 1].0);
-                // What lies between is white space, or not seen.
+                // The characters between are white space or invisible.
                 removed[first.max(until)..=last].fill(true);
                 until = last + 1;
             }
@@ -192,7 +192,7 @@ impl Search {
         (shown, end < self.source.len())
     }
 
-    /// Where to stop: behind the last characters that were looked at, a value may go on that only begins among them.
+    /// Where to stop: near the end of the part that was looked at, a value may begin whose rest was not looked at.
     fn end(&self) -> usize {
         if self.source.len() <= LOOKED_AT {
             return self.source.len();
@@ -202,7 +202,7 @@ impl Search {
     }
 }
 
-/// What is left of a word of which a part was removed tells of the rest.
+/// The rest of a word shows something about its removed part.
 fn extend(source: &[char], removed: &mut [bool]) {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
     for at in 1..source.len() {
@@ -223,7 +223,7 @@ fn step(hash: u64, base: u64, c: char) -> u64 {
     hash.wrapping_mul(base).wrapping_add(value(c))
 }
 
-/// Not 0, and with bits all over: neighbours among the letters are none among the hashes.
+/// Never 0, and with bits in all places: similar letters have very different hashes.
 fn value(c: char) -> u64 {
     (u64::from(c) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(told(&[pem], "no PEM data is found"), "no PEM data is found");
     }
 
-    /// No character has fewer bytes than letters that it becomes: what is too short in bytes is too short in letters.
+    /// A character has at least as many bytes as the letters that it becomes: a text that is too short in bytes is too short in letters.
     #[test]
     fn what_is_too_short_is_not_kept() {
         assert!(('\0'..=char::MAX).all(|c| c.to_lowercase().count() <= c.len_utf8()));
@@ -324,7 +324,7 @@ mod tests {
     fn a_value_that_begins_where_the_look_ends_is_not_told_either() {
         for value in ["hunter2", TOKEN] {
             for before in 0..30 {
-                // All of it is removed but for the end: that comes within what is shown.
+                // All of it is removed except the end, which is within the shown part.
                 let words = format!("{}{} {value}", "a".repeat(LOOKED_AT - 30), "b".repeat(before));
                 let told = told(&["aaaaaaaaaaaa", value], &words);
                 let seen = (5..=value.len()).any(|length| told.contains(&value[..length]));
@@ -350,12 +350,12 @@ mod tests {
             });
             tries.min().unwrap_or(Duration::MAX)
         };
-        // Each doubling may take twice the time, and another half for a busy machine; with a square it would take four times the time.
+        // Each doubling may take twice the time, and another half for a busy machine; quadratic work would take four times the time.
         let times: Vec<Duration> = (13..17).map(|power| time(1 << power)).collect();
         assert!(times[3] < times[0] * 27, "{times:?}");
     }
 
-    /// The definition, without regard to time.
+    /// The definition, without care for speed.
     fn is_clean(value: &str, told: &str) -> bool {
         let fold = |text: &str| text.chars().flat_map(fold).collect::<Vec<char>>();
         let (value, told) = (fold(value), fold(&told.replace(REMOVED, "\u{1f600}")));

@@ -1,19 +1,20 @@
-//! Who holds how much of one thing that all tenants share: bytes, places, slots, leases, pages.
+//! How one thing is divided that all tenants share: bytes, places, slots, leases, pages.
 //!
-//! The rule is one sentence: a tenant gets what it asks for if it then holds no more than is left free. So there is no list of tenants and
-//! no setting. What follows from it, for `C` units in all, of which `F` are free:
+//! There is one rule: a tenant gets what it asks for, if after that it holds no more than is left free. So there is no list of tenants and
+//! no setting. With `C` units in all, of which `F` are free, this means:
 //!
-//! - **Alone, half.** No tenant is given more than `C / 2`, whatever the others do (but the one unit of a pot with a single one).
-//! - **Two have a third each**, and `k` have `C / (k + 1)` each, once what they held before has come back: each holds as much as is free.
-//! - **A newcomer finds something as long as anything is free.** A tenant that holds nothing gets any amount up to `F / 2`, and in any case
-//!   one unit. A grant leaves at least as much free as the tenant then holds, so that something stays free; only the last single unit
+//! - **Alone, half.** No tenant gets more than `C / 2`, whatever the others do (except the one unit, if there is only one).
+//! - **Two have a third each**, and `k` have `C / (k + 1)` each, after they have given back what they held before: each holds as much as is
+//!   free.
+//! - **A newcomer gets something as long as anything is free.** A tenant that holds nothing gets any amount up to `F / 2`, and always one
+//!   unit. A grant leaves at least as much free as the tenant then holds, so something stays free; only the grant of the last single unit
 //!   leaves nothing.
 //!
-//! Where there are units for *firsts* beside those, a tenant that holds nothing has one of them when nothing else is free: as many tenants
-//! as there are such units find something after the others have taken all.
+//! There may be additional units for *firsts*. A tenant that holds nothing gets one of them when nothing else is free: so this many tenants
+//! get something after the others have taken all.
 //!
-//! Nobody is asked to give back: one that had its share when it was alone keeps it until it is done. Nothing here waits either. What is not
-//! granted is refused, or waits in a line (`turns.rs`).
+//! Nobody is asked to give anything back: a tenant that got its share while it was alone keeps it until it has finished. Nothing here
+//! waits. A request that is not granted is refused, or waits in a line (`turns.rs`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Tenant;
 
-/// So many units of something. Clones are the same ones.
+/// A number of units of something. Clones share them.
 #[derive(Clone)]
 pub struct Shares(Arc<Shared>);
 
@@ -42,7 +43,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     used: usize,
-    /// What each tenant holds; without those that hold nothing.
+    /// What each tenant holds, without tenants that hold nothing.
     by: BTreeMap<Tenant, usize>,
 }
 
@@ -53,12 +54,12 @@ impl Shares {
         Self::with_firsts(capacity, 0)
     }
 
-    /// So many units, and others for tenants that hold nothing.
+    /// This many units, and additional ones for tenants that hold nothing.
     pub fn with_firsts(capacity: usize, firsts: usize) -> Self {
         Self(Arc::new(Shared { capacity, firsts, state: Mutex::default() }))
     }
 
-    /// `n` units for a tenant, by the rule above, or none of them. Zero is always granted.
+    /// `n` units for a tenant, by the rule above, or none. Zero is always granted.
     pub fn take(&self, tenant: &Tenant, n: usize) -> Option<Held> {
         let mut state = self.lock();
         let first = n == 1 && state.of(tenant.as_str()) == 0 && state.used < self.0.capacity.saturating_add(self.0.firsts);
@@ -70,8 +71,8 @@ impl Shares {
         Some(Held { shares: self.clone(), tenant: tenant.clone(), n })
     }
 
-    /// `n` units that a tenant has already, such as those of a former process: they are counted, whatever the rule says. What is free
-    /// may come to nothing by it, and what is used to more than there is.
+    /// `n` units that a tenant already has, for example from a former process: they are counted, whatever the rule says. After that nothing
+    /// may be free, and more may be in use than there is.
     pub fn count(&self, tenant: &Tenant, n: usize) -> Held {
         let mut state = self.lock();
         state.used += n;
@@ -79,7 +80,7 @@ impl Shares {
         Held { shares: self.clone(), tenant: tenant.clone(), n }
     }
 
-    /// Whether a tenant that holds so much would be given `n` units more, if so many were used in all.
+    /// Whether a tenant that holds this many would get `n` more units, if this many were used in all.
     pub fn would_give(&self, held: usize, used: usize, n: usize) -> bool {
         may_have(held, n, self.0.capacity.saturating_sub(used))
     }
@@ -97,7 +98,7 @@ impl Shares {
         self.free_of(&self.lock())
     }
 
-    /// Whether anybody could be given `n` units.
+    /// Whether any tenant could get `n` units.
     pub fn may_give(&self, n: usize) -> bool {
         let used = self.used();
         used.saturating_add(n) <= self.0.capacity || (n == 1 && used < self.0.capacity.saturating_add(self.0.firsts))
@@ -108,7 +109,7 @@ impl Shares {
         self.lock().of(tenant)
     }
 
-    /// The `n` tenants that hold most, the one with most first. For the log.
+    /// The `n` tenants that hold most, largest first. For the log.
     pub fn most(&self, n: usize) -> Vec<(Tenant, usize)> {
         let mut all: Vec<_> = self.lock().by.iter().map(|(tenant, held)| (tenant.clone(), *held)).collect();
         all.sort_unstable_by(|one, other| (other.1, &one.0).cmp(&(one.1, &other.0)));
@@ -120,7 +121,7 @@ impl Shares {
         self.0.capacity.saturating_sub(state.used)
     }
 
-    /// A panic elsewhere cannot leave the state half-changed: nothing in here panics.
+    /// A panic elsewhere cannot leave the state half-changed: no code here panics.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,13 +156,13 @@ impl State {
     }
 }
 
-/// The rule, for a tenant that holds so much.
+/// The rule, for a tenant that holds this many.
 fn may_have(held: usize, n: usize, free: usize) -> bool {
     if n == 0 {
         return true;
     }
     let Some(left) = free.checked_sub(n) else { return false };
-    // Else nobody could have the only unit, nor the last one.
+    // Otherwise nobody could have the only unit, or the last one.
     (held == 0 && n == 1) || held.checked_add(n).is_some_and(|held| held <= left)
 }
 
@@ -187,21 +188,21 @@ impl Held {
         }
     }
 
-    /// Takes `n` units out, or as many as there are, as something that is dropped by itself.
+    /// Takes `n` units out, or all of them if there are fewer, as a separate value.
     pub fn split(&mut self, n: usize) -> Self {
         let n = n.min(self.n);
         self.n -= n;
         Self { shares: self.shares.clone(), tenant: self.tenant.clone(), n }
     }
 
-    /// Puts together what one tenant holds of one thing: no more and no less than before.
+    /// Joins what one tenant holds of one thing: the sum stays the same.
     pub(crate) fn join(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.shares.0, &other.shares.0) && self.tenant == other.tenant, "of one thing and tenant");
         self.n += std::mem::take(&mut other.n);
     }
 
-    /// Makes it another tenant's, by the same rule: that one then holds no more than is free. `None`: it has its share, and all of this is
-    /// given back.
+    /// Gives it to another tenant, by the same rule: that tenant then holds no more than is free. `None`: that tenant has its share, and
+    /// all of this is given back.
     pub fn pass_to(mut self, tenant: &Tenant) -> Option<Self> {
         let shares = self.shares.clone();
         let mut state = shares.lock();

@@ -1,6 +1,7 @@
-//! A bounded table that tenants share: when it is full, the tenant that has most of it loses what it has not used for the longest.
+//! A bounded table that tenants share: when it is full, the tenant with most entries loses the one that it has not used for the longest
+//! time.
 //!
-//! A tenant is the namespace that kubelet says. However much one puts in, it pushes nothing out of another that has no more.
+//! A tenant is the namespace that kubelet names. However much one tenant puts in, another tenant that has no more than it loses nothing.
 
 use std::borrow::Borrow;
 use std::cmp::Reverse;
@@ -11,19 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::gathered::Gathering;
 
-/// Bounded by number ([`Shelf::new`]) or by weight ([`Shelf::of_bytes`]). Not synchronised: its owner has a lock around it.
+/// Limited by number ([`Shelf::new`]) or by weight ([`Shelf::of_bytes`]). Not synchronised: its owner has a lock around it.
 pub struct Shelf<K, V, S = Gathering> {
-    /// The most that all entries may weigh together. Where they are counted, each weighs 1.
+    /// The largest weight of all entries together. If entries are counted, each weighs 1.
     capacity: usize,
     weight: usize,
     entries: HashMap<K, Entry<V>, S>,
-    /// What each tenant has; without those that have nothing.
+    /// What each tenant has, without tenants that have nothing.
     held: HashMap<Arc<str>, Part<K>>,
-    /// Counts the uses: the order in which entries were used last.
+    /// Counts the uses: the order of the last uses of the entries.
     uses: u64,
 }
 
-/// A [`Shelf`] by weight with its own lock, whose values are handed out as clones.
+/// A [`Shelf`] by weight with its own lock; its values are given out as clones.
 pub struct Kept<K, V, S = Gathering>(Mutex<Shelf<K, V, S>>);
 
 struct Entry<V> {
@@ -42,26 +43,26 @@ struct Part<K> {
 // === impl Shelf ===
 
 impl<K, V> Shelf<K, V> {
-    /// For at most so many entries; at least 1.
+    /// For at most this many entries; at least 1.
     pub fn new(capacity: usize) -> Self {
         Self::with_capacity(capacity)
     }
 
-    /// For entries of so many bytes together, as [`Shelf::put`] is told their weights.
+    /// For entries of this many bytes together, with the weights given to [`Shelf::put`].
     pub fn of_bytes(bytes: usize) -> Self {
         Self::with_capacity(bytes)
     }
 }
 
 impl<K, V, S: Default> Shelf<K, V, S> {
-    /// As [`Shelf::new`] or [`Shelf::of_bytes`], for keys that are hashed in another way.
+    /// As [`Shelf::new`] or [`Shelf::of_bytes`], for keys with another kind of hash.
     pub fn with_capacity(capacity: usize) -> Self {
         Self { capacity: capacity.max(1), weight: 0, entries: HashMap::default(), held: HashMap::new(), uses: 0 }
     }
 }
 
 impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
-    /// The value, which is the last used from now on.
+    /// The value. From now on it is the last used one.
     pub fn find<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -77,8 +78,8 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
         self.uses += 1;
         let hardly_aged = self.entries.len() as u64 / 2;
         let entry = self.entries.get_mut(key)?;
-        // What is asked for all the time is not moved up each time: among the newer half it goes late enough, and on a shelf that is half
-        // empty nothing goes soon.
+        // An entry that is used all the time does not move at each use: in the newer half it is removed late enough, and a shelf that is
+        // half empty removes nothing soon.
         if self.weight <= self.capacity / 2 || self.uses - entry.used <= hardly_aged {
             return Some(&mut entry.value);
         }
@@ -100,18 +101,18 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
         self.entries.values_mut().map(|entry| &mut entry.value)
     }
 
-    /// What all entries weigh together.
+    /// The weight of all entries together.
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// What a tenant's entries weigh together.
+    /// The weight of a tenant's entries together.
     pub fn weight_of(&self, tenant: &str) -> usize {
         self.held.get(tenant).map_or(0, |part| part.weight)
     }
 
-    /// Puts a value in, in the place of a former one of this key. What had to go for it; never something that `stays`, so that the shelf
-    /// may hold more than it should while that is so.
+    /// Puts a value in, in place of a former one with this key. Returns what was removed for it; never an entry that `stays`, so the shelf
+    /// may hold more than its limit while that is so.
     pub fn insert(&mut self, tenant: &str, key: K, value: V, stays: impl Fn(&V) -> bool) -> Option<V> {
         self.remove(&key);
         let gone = if self.weight >= self.capacity { self.to_go(self.weight_of(tenant) + 1, tenant, stays, false) } else { None };
@@ -120,8 +121,8 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
         gone
     }
 
-    /// As [`Shelf::insert`], with a weight. There may be no room for it, because all others are of tenants that have less: then it is among
-    /// what has to go.
+    /// As [`Shelf::insert`], with a weight. There may be no room for it, because all other entries are of tenants that have less: then it
+    /// is itself among the removed ones.
     pub fn put(&mut self, tenant: &str, key: K, value: V, weight: usize, stays: impl Fn(&V) -> bool) -> Vec<V> {
         self.remove(&key);
         let mut gone = Vec::new();
@@ -149,7 +150,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
         Some(value)
     }
 
-    /// Changes how much all entries may weigh together, and gives what had to go for that.
+    /// Changes the largest weight of all entries together, and returns what was removed for that.
     pub fn resize(&mut self, capacity: usize) -> Vec<V> {
         self.capacity = capacity.max(1);
         let mut gone = Vec::new();
@@ -160,7 +161,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
         gone
     }
 
-    /// Takes out what is not to be kept.
+    /// Removes what `keep` refuses.
     pub fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
         let mut gone = Vec::new();
         self.entries.retain(|_, entry| {
@@ -175,8 +176,8 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
         }
     }
 
-    /// Of those that may go: of the tenants that have most, the entry that was not used for the longest. `wanted` is what `tenant` will
-    /// have; `only_more`: nobody else who has less than that loses anything.
+    /// Among the entries that may go: the one that was not used for the longest time, of the tenants that have most. `wanted` is what
+    /// `tenant` will have; `only_more`: no other tenant that has less than that loses anything.
     fn to_go(&self, wanted: usize, tenant: &str, stays: impl Fn(&V) -> bool, only_more: bool) -> Option<K> {
         let mut most: Option<((usize, Reverse<u64>), &K)> = None;
         for (name, part) in &self.held {
@@ -218,7 +219,7 @@ impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
 // === impl Kept ===
 
 impl<K, V, S: Default> Kept<K, V, S> {
-    /// For values of so many bytes together.
+    /// For values of this many bytes together.
     pub fn of_bytes(bytes: usize) -> Self {
         Self(Mutex::new(Shelf::with_capacity(bytes)))
     }
@@ -232,13 +233,14 @@ impl<K: Clone + Eq + Hash, V: Clone, S: BuildHasher> Kept<K, V, S> {
         self.lock().find(key).cloned()
     }
 
-    /// Keeps a value that weighs so much for a tenant, and gives how many others went for it; or not, where the tenant has its part.
+    /// Keeps a value with this weight for a tenant, and returns how many others were removed for it; or does not keep it, if the tenant has
+    /// its share.
     pub fn keep(&self, tenant: &str, key: K, value: V, weight: usize) -> usize {
         let gone = self.lock().put(tenant, key, value, weight, |_| false);
         gone.len()
     }
 
-    /// Whether there was anything to take out.
+    /// Whether there was anything to remove.
     pub fn remove<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -247,19 +249,19 @@ impl<K: Clone + Eq + Hash, V: Clone, S: BuildHasher> Kept<K, V, S> {
         gone.is_some()
     }
 
-    /// Takes out what is not to be kept, and gives how many entries stay.
+    /// Removes what `keep` refuses, and returns how many entries stay.
     pub fn retain(&self, keep: impl FnMut(&V) -> bool) -> usize {
         let mut inner = self.lock();
         inner.retain(keep);
         inner.entries.len()
     }
 
-    /// Each value, in no order.
+    /// Each value, in any order.
     pub fn all(&self) -> Vec<V> {
         self.lock().values().cloned().collect()
     }
 
-    /// As [`Shelf::resize`]: how many had to go.
+    /// As [`Shelf::resize`]: returns how many were removed.
     pub fn resize(&self, capacity: usize) -> usize {
         let gone = self.lock().resize(capacity);
         gone.len()
@@ -269,12 +271,12 @@ impl<K: Clone + Eq + Hash, V: Clone, S: BuildHasher> Kept<K, V, S> {
         self.lock().retain(|_| false);
     }
 
-    /// Bytes that are kept now.
+    /// The bytes that are kept now.
     pub fn weight(&self) -> usize {
         self.lock().weight()
     }
 
-    /// Nothing that is done under the lock panics.
+    /// No code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, Shelf<K, V, S>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -377,7 +379,7 @@ mod tests {
         assert_eq!((shelf.resize(0).len(), shelf.weight()), (4, 0));
     }
 
-    /// Whatever is done, the sums are right; and it takes a bounded number of looks to find what goes.
+    /// After any operations the sums are right; and a limited number of looks finds what must go.
     #[test]
     fn sums_and_orders_are_right_after_each_step() {
         let mut shelf = Shelf::of_bytes(500);

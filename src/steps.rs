@@ -1,8 +1,8 @@
-//! How much work one mount may still do: a purse of steps, and an end in time.
+//! How much more work one mount may do: a purse of steps, and a deadline.
 //!
-//! A step is a byte looked at or a node made. Whoever works over what a tenant or a store wrote charges as the work goes on; a library that
-//! cannot be stopped half-way (the YAML scanner, serde_json, JMESPath) is charged before it runs, by a bound of its cost. So no input, however
-//! it is built, works for longer than the purse lasts: about a tenth of a second.
+//! A step is one byte that is looked at, or one node that is made. Code that works on a tenant's or a store's text pays while it works. A
+//! library that cannot be stopped half-way (the YAML scanner, serde_json, JMESPath) is paid before it runs, by an upper limit of its cost.
+//! So no input, however it is built, can cause more work than the purse pays for: about a tenth of a second.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,24 +12,24 @@ use tokio::time::Instant;
 /// The steps of a mount.
 pub const OF_A_MOUNT: u64 = 50_000_000;
 
-/// The clock is looked at once in so many steps.
+/// The clock is looked at once per this many steps.
 const BETWEEN_LOOKS: u64 = 65_536;
 
-/// A purse of steps. It is charged through a shared reference, from several threads too.
+/// A purse of steps. Several threads can pay from it through a shared reference.
 #[derive(Debug)]
 pub struct Steps {
     spent: AtomicU64,
     total: u64,
-    /// `None`: no end.
+    /// `None`: no deadline.
     deadline: Option<Instant>,
 }
 
 /// Why work cannot go on. `Display` completes "it ...".
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Spent {
-    /// More than so many steps.
+    /// More than this many steps.
     Steps(u64),
-    /// The deadline is over.
+    /// The deadline has passed.
     Time,
 }
 
@@ -40,12 +40,12 @@ impl Steps {
         Self { spent: AtomicU64::new(0), total, deadline: Some(deadline) }
     }
 
-    /// So many, and no end in time.
+    /// This many steps, and no deadline.
     pub const fn of(total: u64) -> Self {
         Self { spent: AtomicU64::new(0), total, deadline: None }
     }
 
-    /// For work that is nobody's mount: a configuration, a command.
+    /// For work that is not for a mount: a configuration, a command.
     pub const fn unbounded() -> Self {
         Self { spent: AtomicU64::new(0), total: u64::MAX, deadline: None }
     }
@@ -53,7 +53,7 @@ impl Steps {
     /// Takes `n` steps out of the purse.
     ///
     /// # Errors
-    /// They were not all in it, now or at an earlier call; or the deadline is over.
+    /// There were not enough in it, now or at an earlier call; or the deadline has passed.
     pub fn charge(&self, n: u64) -> Result<(), Spent> {
         // The order of charges does not matter, only their sum.
         let before =
@@ -77,7 +77,7 @@ impl Steps {
         self.charge(n as u64)
     }
 
-    /// How many are left.
+    /// How many steps are left.
     pub fn left(&self) -> u64 {
         self.total.saturating_sub(self.spent())
     }
@@ -92,7 +92,7 @@ impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Steps(total) => write!(f, "takes more than {total} steps of work"),
-            Self::Time => f.write_str("takes longer than this mount has time"),
+            Self::Time => f.write_str("takes more time than this mount has"),
         }
     }
 }
@@ -153,6 +153,6 @@ mod tests {
     #[test]
     fn it_says_what_ran_out() {
         insta::assert_snapshot!(Spent::Steps(50_000_000), @"takes more than 50000000 steps of work");
-        insta::assert_snapshot!(Spent::Time, @"takes longer than this mount has time");
+        insta::assert_snapshot!(Spent::Time, @"takes more time than this mount has");
     }
 }

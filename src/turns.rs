@@ -1,20 +1,20 @@
-//! Turns at what tenants share and may wait for: places, calls to a store, threads, whole purses. Each tenant has a line of its own, and
-//! the lines are served round.
+//! Turns at things that tenants share and may wait for: places, calls to a store, threads, whole purses. Each tenant has its own line, and
+//! the lines are served in a round.
 //!
-//! [`Shares`] says how many turns a tenant may have at once. A tenant that has its share waits until one of its own comes back. In its
-//! line the first is served first. Each line gets one turn before any line gets a second, and a line that cannot be served now keeps its
-//! place before those that came later. So while a tenant that holds nothing waits, each tenant that waited before it gets one turn at
-//! most, and one that came later gets none.
+//! [`Shares`] says how many turns a tenant may have at once. A tenant that has its share waits until one of its own comes back. Within a
+//! line, the first is served first. Each line gets one turn before any line gets a second. A line that cannot be served now keeps its place
+//! before later ones. So while a tenant that holds nothing waits, each tenant that waited before it gets at most one turn, and later
+//! tenants get none.
 //!
-//! # What may be waited for, and in which order
+//! # What a mount may wait for, and in which order
 //!
-//! A mount waits in three lines, in this order and no other: for its place, for a whole purse, for a turn at a store or a thread. It
-//! holds only earlier ones while it waits, so that nobody waits for another who waits for them.
+//! A mount waits in three lines, in this order only: for its place, for a whole purse, for a turn at a store or a thread. While it waits,
+//! it holds only things from earlier lines. So no two mounts wait for each other.
 //!
-//! Bytes are both waited for (a whole purse) and taken without waiting: [`Turns::draw`] takes from the same units beside the lines. Those
-//! in the lines go first. While a tenant waits that holds nothing, nobody draws. While a tenant waits that holds something and has no turn,
-//! it draws nothing itself: what it holds is in its way, so it is no reason to keep others from drawing. So what was drawn comes back,
-//! nothing takes its place, and nobody waits for ever because of it.
+//! For bytes, a mount can wait (a whole purse), or take them without waiting: [`Turns::draw`] takes from the same units, outside of the
+//! lines. The lines go first. While a tenant that holds nothing waits, nobody draws. While a tenant that holds something but has no turn
+//! waits, only that tenant does not draw: its own units are in its way, so there is no reason to stop others. So drawn units come back,
+//! nothing replaces them, and nobody waits for ever because of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,25 +26,25 @@ use tokio::time::{Instant, timeout_at};
 use crate::model::Tenant;
 use crate::shares::{Held, Shares};
 
-/// The turns. Clones are the same ones.
+/// The turns. Clones share them.
 #[derive(Clone)]
 pub struct Turns(Arc<Shared>);
 
-/// A turn that is held until this is dropped.
+/// A turn, held until this is dropped.
 #[must_use = "the turn ends when it is dropped"]
 pub struct Turn {
     turns: Turns,
     held: Held,
 }
 
-/// Units that were taken beside the lines, until this is dropped.
+/// Units that were taken outside of the lines, held until this is dropped.
 #[must_use = "it is given back when it is dropped"]
 pub struct Drawn {
     turns: Turns,
     held: Held,
 }
 
-/// Somebody in the lines. Dropped, they leave all of them.
+/// One that waits in the lines. When it is dropped, it leaves all of them.
 #[must_use = "they leave the lines when it is dropped"]
 pub struct Waiting {
     turns: Turns,
@@ -52,19 +52,19 @@ pub struct Waiting {
     served: oneshot::Receiver<Turn>,
 }
 
-/// The way for others to put somebody who waits into their lines too: the first turn of any line counts.
+/// With this, others can put a waiting one into their lines too: the first turn of any line counts.
 #[derive(Clone)]
 pub struct Ticket {
     turns: Turns,
     number: u64,
 }
 
-/// The tenants that one piece of work is for: it waits for its turns in all their lines at once, with one ticket. Clones are the same ones.
+/// The tenants that one piece of work is for: it waits in all their lines at once, with one ticket. Clones share it.
 #[derive(Clone)]
 pub struct Party(Arc<Mutex<Members>>);
 
 struct Members {
-    /// The one that leads first; no tenant twice.
+    /// The leading tenant first; each tenant once.
     tenants: Vec<Tenant>,
     /// While it waits.
     ticket: Option<Ticket>,
@@ -72,21 +72,21 @@ struct Members {
 
 struct Shared {
     slots: Shares,
-    /// Units a turn.
+    /// Units per turn.
     each: usize,
     lines: Mutex<Lines>,
 }
 
-/// Who waits. Nobody is in here who has left, and no line without anybody.
+/// The waiting ones. Those that have left are not in here, and no line is empty.
 #[derive(Default)]
 struct Lines {
-    /// Numbers of tickets, of places in a line and of lines in the round: the lower comes first.
+    /// Numbers of tickets, of places in a line and of lines in the round: the lower number is first.
     next: u64,
     waiting: BTreeMap<u64, Waiter>,
     by: BTreeMap<Tenant, Line>,
-    /// The tenants of the lines in the order in which they are served.
+    /// The tenants of the lines, in the order in which they are served.
     round: BTreeMap<u64, Tenant>,
-    /// Units drawn beside the lines, by tenant.
+    /// Units drawn outside of the lines, by tenant.
     drawn: BTreeMap<Tenant, usize>,
 }
 
@@ -103,23 +103,23 @@ struct Line {
     tickets: BTreeMap<u64, u64>,
 }
 
-/// Turns to be handed out once no lock is held.
+/// Turns that are handed out when no lock is held.
 type Served = Vec<(oneshot::Sender<Turn>, Turn)>;
 
 // === impl Turns ===
 
 impl Turns {
-    /// So many at once, at least 1.
+    /// This many at once, at least 1.
     pub fn new(turns: usize) -> Self {
         Self::of_units(turns.max(1), 1)
     }
 
-    /// Turns of `each` units out of so many. By the rule of shares a turn is only ever had where there are at least two.
+    /// Turns of `each` units out of all units. By the rule of shares there is a turn only if there are at least two.
     pub fn of_units(units: usize, each: usize) -> Self {
         Self::of(Shares::new(units), each)
     }
 
-    /// So many at once, at least 1, of which every fifth is for a tenant that has none.
+    /// This many at once, at least 1; every fifth is for a tenant that has none.
     pub fn with_firsts(turns: usize) -> Self {
         let firsts = turns / 5;
         Self::of(Shares::with_firsts(turns.max(1) - firsts, firsts), 1)
@@ -129,7 +129,7 @@ impl Turns {
         Self(Arc::new(Shared { slots, each: each.max(1), lines: Mutex::default() }))
     }
 
-    /// Waits for a turn until then. `None`: there was none. Dropping the future leaves the line.
+    /// Waits for a turn until then. `None`: there was none. If the future is dropped, it leaves the line.
     pub async fn take(&self, tenant: &Tenant, until: Instant) -> Option<Turn> {
         match self.at_once(tenant) {
             Some(turn) => Some(turn),
@@ -137,8 +137,8 @@ impl Turns {
         }
     }
 
-    /// As [`Turns::take`], in the lines of all who are in the party, and of those who join it meanwhile. The turn is that of the tenant
-    /// whose line came first.
+    /// As [`Turns::take`], in the lines of all tenants in the party, also of those that join during the wait. The turn belongs to the
+    /// tenant whose line came first.
     pub async fn take_for(&self, party: &Party, until: Instant) -> Option<Turn> {
         let waiting = {
             let mut members = party.lock();
@@ -155,7 +155,7 @@ impl Turns {
         waiting.turn(until).await
     }
 
-    /// Goes into the tenant's line, without waiting yet.
+    /// Goes into the tenant's line, and does not wait yet.
     pub fn line_up(&self, tenant: &Tenant) -> Waiting {
         let (serve, served) = oneshot::channel();
         let mut number = 0;
@@ -167,7 +167,7 @@ impl Turns {
         Waiting { turns: self.clone(), ticket: number, served }
     }
 
-    /// Takes `n` units beside the lines, by the same shares and without waiting; `None` too where somebody in a line goes first.
+    /// Takes `n` units outside of the lines, by the same shares and without waiting; `None` also if somebody in a line goes first.
     pub fn draw(&self, tenant: &Tenant, n: usize) -> Option<Drawn> {
         let mut lines = self.lock();
         if lines.go_before(tenant, &self.0.slots) {
@@ -178,21 +178,21 @@ impl Turns {
         Some(Drawn { turns: self.clone(), held })
     }
 
-    /// As [`Shares::count`]: what a tenant has already, as if it were drawn.
+    /// As [`Shares::count`]: what a tenant already has, as if it were drawn.
     pub fn count(&self, tenant: &Tenant, n: usize) -> Drawn {
         let mut lines = self.lock();
         lines.drew(tenant, n);
         Drawn { turns: self.clone(), held: self.0.slots.count(tenant, n) }
     }
 
-    /// Whether a tenant would be given a turn if all others came back, and what is drawn stayed.
+    /// Whether a tenant would get a turn if all others came back and the drawn units stayed.
     pub fn may_come(&self, tenant: &Tenant) -> bool {
         let lines = self.lock();
         let drawn = lines.drawn.get(tenant).copied().unwrap_or(0);
         self.0.slots.would_give(drawn, lines.drawn.values().sum(), self.0.each)
     }
 
-    /// Units a turn.
+    /// Units per turn.
     pub fn each(&self) -> usize {
         self.0.each
     }
@@ -206,7 +206,7 @@ impl Turns {
         self.lock().waiting.len()
     }
 
-    /// Where nobody waits.
+    /// For the case that nobody waits.
     fn at_once(&self, tenant: &Tenant) -> Option<Turn> {
         let lines = self.lock();
         if !lines.by.is_empty() {
@@ -216,20 +216,20 @@ impl Turns {
         Some(Turn { turns: self.clone(), held })
     }
 
-    /// Makes a change, and serves those who may have a turn after it. Units come back in here alone, and the lines are served before anybody
-    /// else looks: a newcomer cannot take what those in the lines wait for.
+    /// Makes a change, and then serves those that may have a turn. Units come back only in here, and the lines are served before anybody
+    /// else looks: a newcomer cannot take what the lines wait for.
     fn change(&self, change: impl FnOnce(&mut Lines)) {
         let mut lines = self.lock();
         change(&mut lines);
         let served = self.serve(&mut lines);
         drop(lines);
         for (waiting, turn) in served {
-            // A turn whose waiter has left meanwhile comes back, and goes to the next.
+            // If the waiting one has left in the meantime, its turn comes back and goes to the next.
             drop(waiting.send(turn));
         }
     }
 
-    /// Afterwards nobody waits who may have a turn.
+    /// Afterwards nobody waits that may have a turn.
     fn serve(&self, lines: &mut Lines) -> Served {
         let Shared { slots, each, .. } = &*self.0;
         let (mut served, mut from) = (Vec::new(), 0);
@@ -239,14 +239,14 @@ impl Turns {
             let (place, tenant) = (*place, tenant.clone());
             match slots.take(&tenant, *each).and_then(|held| Some((lines.take_first(&tenant)?, held))) {
                 Some((waiting, held)) => served.push((waiting, Turn { turns: self.clone(), held })),
-                // Nor has it one after others were served: less is free then.
+                // Nor may it have one after others were served: then less is free.
                 None => from = place + 1,
             }
         }
         served
     }
 
-    /// A panic elsewhere cannot leave the lines half-changed: nothing in here panics.
+    /// A panic elsewhere cannot leave the lines half-changed: no code here panics.
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -260,7 +260,7 @@ impl Lines {
         self.next
     }
 
-    /// Puts a ticket at the end of a tenant's line, unless it is there already, or was served.
+    /// Puts a ticket at the end of a tenant's line, unless it is already there or was served.
     fn stand(&mut self, ticket: u64, tenant: &Tenant) {
         let (place, in_round) = (self.number(), self.number());
         let Some(waiter) = self.waiting.get_mut(&ticket) else { return };
@@ -275,7 +275,7 @@ impl Lines {
         line.tickets.insert(place, ticket);
     }
 
-    /// Takes the first of a line out of all lines; the line is the last of the round from then on.
+    /// Takes the first of a line out of all lines; from then on this line is the last of the round.
     fn take_first(&mut self, tenant: &Tenant) -> Option<oneshot::Sender<Turn>> {
         let (_, ticket) = self.by.get(tenant)?.tickets.first_key_value()?;
         let serve = self.leave(*ticket)?;
@@ -302,7 +302,8 @@ impl Lines {
         Some(serve)
     }
 
-    /// Whether somebody in a line goes before what a tenant would draw: another who holds nothing, or its own who wait for their first turn.
+    /// Whether somebody in a line goes before what a tenant would draw: another tenant that holds nothing, or the tenant's own that wait
+    /// for their first turn.
     fn go_before(&self, tenant: &Tenant, slots: &Shares) -> bool {
         let has_no_turn = || slots.of(tenant.as_str()) == self.drawn.get(tenant).copied().unwrap_or(0);
         self.by.contains_key(tenant) && has_no_turn() || self.by.keys().any(|waiting| slots.of(waiting.as_str()) == 0)
@@ -333,7 +334,7 @@ impl Turn {
         self.held.tenant()
     }
 
-    /// Ends the turn, but for `n` of its units (or as many as it has): they are as if drawn beside the lines.
+    /// Ends the turn, except for `n` of its units (or as many as it has): they are then as if drawn outside of the lines.
     pub fn keep(mut self, n: usize) -> Drawn {
         let turns = self.turns.clone();
         let mut kept = self.held.split(0);
@@ -372,7 +373,7 @@ impl Drawn {
         }
     }
 
-    /// Puts together what one tenant has drawn.
+    /// Joins what one tenant has drawn.
     pub fn join(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.turns.0, &other.turns.0), "of one thing");
         self.held.join(other.held.split(usize::MAX));
@@ -393,14 +394,14 @@ impl Waiting {
         timeout_at(until, &mut self.served).await.ok()?.ok()
     }
 
-    /// For those who put this one into their lines too.
+    /// For others that put this one into their lines too.
     pub fn ticket(&self) -> Ticket {
         Ticket { turns: self.turns.clone(), number: self.ticket }
     }
 }
 
 impl Drop for Waiting {
-    /// A turn that was handed over, and not taken, comes back after this.
+    /// A turn that was handed over but not taken comes back after this.
     fn drop(&mut self) {
         let left = self.turns.lock().leave(self.ticket);
         drop(left);
@@ -410,7 +411,7 @@ impl Drop for Waiting {
 // === impl Ticket ===
 
 impl Ticket {
-    /// Puts the ticket into this tenant's line too; without effect where it is there already, or nobody waits with it any more.
+    /// Puts the ticket into this tenant's line too; without effect if it is already there, or nobody waits with it any more.
     pub fn stand(&self, tenant: &Tenant) {
         self.turns.change(|lines| lines.stand(self.number, tenant));
     }
@@ -423,7 +424,7 @@ impl Party {
         Self(Arc::new(Mutex::new(Members { tenants: vec![leader], ticket: None })))
     }
 
-    /// From now on it waits in this tenant's lines too.
+    /// From now on it also waits in this tenant's lines.
     pub fn join(&self, tenant: &Tenant) {
         let mut members = self.lock();
         if !members.tenants.contains(tenant) {
@@ -434,7 +435,7 @@ impl Party {
         }
     }
 
-    /// Each change is one call of the list's.
+    /// Each change is one call of the list.
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

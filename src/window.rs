@@ -1,5 +1,5 @@
-//! Bytes that tenants spend in an hour or a minute. Apart from `crate::shares`, where what is held comes back: with that rule each
-//! tenant that has spent its share would halve what the next one finds.
+//! Bytes that tenants spend in an hour or a minute. This is separate from `crate::shares`, where units come back: with that rule, each
+//! tenant that has spent its share would halve what the next one gets.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use tokio::time::{Duration, Instant};
 
 use crate::model::Tenant;
 
-/// The most tenants that are told apart. Further ones have one share together.
+/// The most tenants that are counted separately. Further ones have one share together.
 const TENANTS: usize = 1024;
 
 /// Nothing comes back until the window ends, and then everything does.
 ///
-/// A tenant may spend as much as it then leaves; or, where others have left less, the part it would have if the capacity were shared by
-/// the tenants of this window and one more. So the first may spend a half, and one that comes after `n` others a part of `n + 2`. All
-/// together spend at most 1.9 times the capacity where they are 8, and 4.4 times where they are 110.
+/// A tenant may spend as much as it then leaves. If others have left less, it may spend the part that it would have if the tenants of this
+/// window and one more shared the capacity. So the first may spend one half, and a tenant that comes after `n` others one part of `n + 2`.
+/// All together spend at most 1.9 times the capacity if they are 8, and 4.4 times if they are 110.
 #[derive(Debug)]
 pub struct Window {
     capacity: usize,
@@ -27,19 +27,19 @@ pub struct Window {
 // === impl Window ===
 
 impl Window {
-    /// So many bytes in a time of that length.
+    /// This many bytes in a window of that length.
     pub fn new(capacity: usize, length: Duration) -> Self {
         Self { capacity, length, ends: None, spent: 0, by: HashMap::new() }
     }
 
-    /// Whether the tenant had so many bytes left; if so, they are spent.
+    /// Whether the tenant had this many bytes left; if so, they are spent.
     pub fn spend(&mut self, tenant: &Tenant, bytes: usize, now: Instant) -> bool {
         if self.ends.is_none_or(|ends| now >= ends) {
             (self.ends, self.spent) = (Some(now + self.length), 0);
             self.by.clear();
         }
         let is_known = self.by.contains_key(tenant);
-        // Nobody is pushed out, or a tenant that is could spend its share again.
+        // No tenant is removed: a removed tenant could spend its share again.
         let tenant = if is_known || self.by.len() < TENANTS { tenant.clone() } else { Tenant::from("") };
         let own = self.by.get(&tenant).copied().unwrap_or(0) + bytes;
         let left = self.capacity.saturating_sub(self.spent + bytes);

@@ -1,4 +1,4 @@
-//! Where work is done that would keep one of the runtime's threads for long: on threads apart, of which each tenant has its share.
+//! Threads for work that would block one of the runtime's threads for long; each tenant has its share of them.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::model::Tenant;
 use crate::turns::Turns;
 
-/// Turns at the threads. Clones are the same ones.
+/// Turns at the threads. Clones share them.
 #[derive(Clone)]
 pub struct Workroom(Turns);
 
-/// Why there is no outcome.
+/// Why there is no result.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Unfinished {
-    /// The work had not begun by then, or is still under way.
+    /// The work had not begun by then, or has not ended.
     #[error("there was no time left to work it out")]
     Late,
     /// A bug. The panic's own message is on stderr.
@@ -27,18 +27,18 @@ pub enum Unfinished {
 // === impl Workroom ===
 
 impl Workroom {
-    /// Half of the cores, at least 1: the other half stays with the runtime, for what is short.
+    /// Half of the cores, at least 1: the other half stays for the runtime, for short work.
     pub fn new() -> Self {
         Self::with_threads(std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2))
     }
 
-    /// So many threads at once, at least 1.
+    /// This many threads at once, at least 1.
     pub fn with_threads(threads: usize) -> Self {
         Self(Turns::new(threads))
     }
 
-    /// Does the work on one of the threads, and waits for its end until then. Its thread is counted until it has really ended, also where
-    /// nobody waits for it any more. What has not begun when the future is dropped, or late, is not begun.
+    /// Does the work on one of the threads, and waits for its end until then. Its thread counts until the work has really ended, even if
+    /// nobody waits for it any more. Work that has not begun when the future is dropped, or in time, never begins.
     ///
     /// # Errors
     /// No thread was free in time, the work was not done in time, or it panicked.
@@ -119,13 +119,13 @@ mod tests {
         let room = Workroom::with_threads(4);
         let (release, work) = hangs();
         let (evil, shop) = (Tenant::from("evil"), Tenant::from("shop"));
-        // One is late, one caller goes away; both hold their threads, which are the share of their tenant.
+        // One is late, one caller leaves; both hold their threads, which are the share of their tenant.
         assert_eq!(room.run(&evil, soon(), work()).await, Err(Unfinished::Late));
         let gone = tokio::spawn({
             let (room, evil, work) = (room.clone(), evil.clone(), work());
             async move { room.run(&evil, late(), work).await }
         });
-        // It has to have begun.
+        // It must have begun.
         sleep(Duration::from_millis(100)).await;
         assert_eq!(room.turns().slots().of("evil"), 2);
         gone.abort();
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn there_are_never_more_at_work_than_threads() {
-        // More turns than threads of the runtime's own: what has not begun is withdrawn too.
+        // More turns than the runtime's own threads: work that has not begun is withdrawn too.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(2).enable_time().build().unwrap();
         runtime.block_on(async {
             let room = Workroom::with_threads(8);

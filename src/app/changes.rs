@@ -1,8 +1,8 @@
-//! Writes volumes when a file changes that their secrets come from. Each second the files are looked at: one thread for each file vault,
-//! however long its file system keeps that thread.
+//! Writes volumes again when a file changes that their secrets come from. Keyferry looks at the files once per second. Each file vault has
+//! one thread for that, however long its file system blocks the thread.
 //!
-//! There is no inotify: network file systems do not tell what others write, and a folder that is swapped for another (a ConfigMap, git-sync)
-//! takes its watches along.
+//! Keyferry does not rely on inotify here: network file systems do not report what others write, and a folder that is replaced by another
+//! (a ConfigMap, git-sync) takes its watches with it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use crate::delivery::DeliveryMode;
 use crate::pipeline::{Due, Pipeline};
 
-/// From one look to the next.
+/// The time from one look to the next.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a change waits for its turn. It is due again after that.
+/// How long a change waits for its turn. After that it is due again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Until the future is dropped. A write that has begun then ends by itself.
+/// Runs until the future is dropped. A write that has begun then still finishes.
 pub(super) async fn run(pipeline: Arc<ArcSwap<Pipeline>>) -> Infallible {
     let (mut looking, mut at_work) = (JoinSet::new(), JoinSet::new());
     let mut looks = interval(LOOK);
@@ -38,7 +38,7 @@ pub(super) async fn run(pipeline: Arc<ArcSwap<Pipeline>>) -> Infallible {
                     }
                 }
             }
-            // The hook has logged a panic.
+            // The panic hook has logged it.
             Some(_ended) = looking.join_next() => {}
             Some(_ended) = at_work.join_next() => continue,
         }
@@ -48,7 +48,7 @@ pub(super) async fn run(pipeline: Arc<ArcSwap<Pipeline>>) -> Infallible {
     }
 }
 
-/// In the tenant's turn, and by the configuration as it is then.
+/// In the tenant's turn, and by the configuration that is in force then.
 async fn change(pipeline: Arc<ArcSwap<Pipeline>>, due: Due) {
     let turns = pipeline.load().commons.watch.turns().clone();
     let turn = turns.take(due.tenant(), Instant::now() + PATIENCE).await;

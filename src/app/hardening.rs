@@ -1,15 +1,15 @@
-//! What the daemon gives up before it holds a secret: core dumps, other processes' eyes, files for others, and swap where it can. And what
-//! it takes: as many descriptors as its own bounds allow for.
+//! What the daemon gives up before it has a secret: core dumps, access by other processes, files that others can read, and swap where
+//! possible. It also asks for as many file descriptors as its own limits allow.
 
 use rustix::fs::Mode;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
 
-/// For connections at the sockets (some that wait, some that leave, some that say nothing) and at the metrics, stores and files.
+/// For connections at the sockets (some that wait, some that leave, some that say nothing), at the metrics and stores, and for files.
 const DESCRIPTORS: u64 = 8192;
 
-/// Hardens this process for as long as it lives. What the system does not allow is logged and does not stop the start: a node that is
-/// less strict is no reason for Pods not to start.
+/// Hardens this process until it ends. What the system does not allow is logged and does not stop the start: Pods must start on a less
+/// strict node too.
 pub fn harden() {
     umask(Mode::from_raw_mode(0o077));
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
@@ -23,7 +23,7 @@ pub fn harden() {
     allow_descriptors();
 }
 
-/// Some systems start a process with 1,024 (setrlimit(2), the soft limit): fewer than the connections that the server is ready for.
+/// Some systems start a process with 1,024 (setrlimit(2), the soft limit): fewer than the connections that the server allows.
 fn allow_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
@@ -34,8 +34,8 @@ fn allow_descriptors() {
     }
 }
 
-/// Keeps pages out of swap. Only where the limit is infinite (as with `CAP_IPC_LOCK`): under a finite one, locking what is still to come
-/// would make allocations fail later. Pages are locked as they are first touched, so that nothing is made resident for it.
+/// Keeps pages out of swap. Only where the limit is infinite (as with `CAP_IPC_LOCK`): with a finite limit, later allocations could fail.
+/// Pages are locked when they are first used, so this takes no additional memory.
 fn lock_memory() {
     if getrlimit(Resource::Memlock).current.is_some() {
         tracing::debug!("memory is not locked: RLIMIT_MEMLOCK is finite (kubelet's nodes run without swap, or with encrypted swap)");

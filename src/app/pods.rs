@@ -1,4 +1,5 @@
-//! Looks at kubelet's folder every few minutes, where it can be seen: for Pods that run without their volume, and for those that are gone.
+//! Looks at kubelet's folder every few minutes, where Keyferry can see it: for Pods that run without their volume, and for Pods that are
+//! gone.
 
 use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
@@ -17,16 +18,16 @@ use crate::pipeline::{Pipeline, Volume};
 use crate::steps::Steps;
 use crate::telemetry::Metrics;
 
-/// From one look to the next.
+/// The time from one look to the next.
 const LOOK: Duration = Duration::from_mins(2);
 
-/// What is found is looked at once more after this time: a Pod that ends may look so for a moment.
+/// After this time Keyferry looks once more at what it found: a Pod that ends may look so for a moment.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// How long one look may go on. kubelet's folder is on a disk of the node.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// Pods that one line of the log names.
+/// The most Pods that one log line names.
 const MAX_NAMED: usize = 10;
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(super) struct PodWatch {
     last: Mutex<Option<Looked>>,
 }
 
-/// What the last look found, or why nobody can tell.
+/// What the last look found, or why Keyferry cannot know.
 #[derive(Clone, Debug)]
 struct Looked {
     at: Timestamp,
@@ -50,7 +51,7 @@ impl PodWatch {
         Self { kubelet_dir, pipeline, metrics, clock, last: Mutex::default() }
     }
 
-    /// Looks until the future is dropped, on a thread that may be kept waiting, and one at a time.
+    /// Looks until the future is dropped: on a thread that may block, and one look at a time.
     pub(super) async fn run(&self) -> Infallible {
         loop {
             let mut found = self.look().await;
@@ -68,7 +69,7 @@ impl PodWatch {
     pub(super) async fn has_run(&self, uid: &str, before: Timestamp) -> bool {
         let (folder, uid) = (self.kubelet_dir.clone(), uid.to_owned());
         let steps = Steps::new(STEPS, Instant::now() + LONGEST);
-        // The hook has logged a panic.
+        // The panic hook has logged it.
         spawn_blocking(move || unmounted::has_run(&folder, &uid, before, &steps)).await.unwrap_or(false)
     }
 
@@ -81,7 +82,7 @@ impl PodWatch {
                 Ok(unmounted)
             }
             Ok(Err(blind)) => Err(blind.to_string()),
-            // The hook has logged a panic; the next look may do better.
+            // The panic hook has logged it; the next look may succeed.
             Err(_) => Err("the look ended early".to_owned()),
         }
     }
@@ -113,7 +114,7 @@ impl PodWatch {
     }
 }
 
-/// Those that were found twice.
+/// The Pods that two looks found.
 fn both(before: Vec<Unmounted>, again: Vec<Unmounted>) -> Vec<Unmounted> {
     let again: HashSet<Unmounted> = again.into_iter().collect();
     before.into_iter().filter(|one| again.contains(one)).collect()

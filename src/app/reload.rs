@@ -1,8 +1,8 @@
-//! A changed configuration, taken up while the daemon runs: at SIGHUP, and when the file's content changes (a ConfigMap's links are
-//! swapped, so the file is looked at through them).
+//! A changed configuration is used while the daemon runs: at SIGHUP, and when the file's content changes. (A ConfigMap's links are
+//! replaced, so Keyferry looks at the file through them.)
 //!
-//! A mount under way ends in the pipeline it began in. A faulty new file leaves the old one in force, and the log, the metric
-//! `keyferry_config_current` and `/readyz` say so until it is mended.
+//! A mount under way ends in the pipeline in which it began. If the new file has a fault, the old configuration stays in force. The log,
+//! the metric `keyferry_config_current` and `/readyz` say so until the file is fixed.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,29 +21,29 @@ use crate::config::Config;
 use crate::files::WholeFile;
 use crate::pipeline::Pipeline;
 
-/// How often the file is looked at. kubelet itself takes up to a minute or so to bring a changed ConfigMap to a node.
+/// How often Keyferry looks at the file. kubelet itself takes about a minute to bring a changed ConfigMap to a node.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How long a look may take: far less than a person waits for a change. A file system that takes longer hangs.
+/// How long a look may take: far less than a person waits for a change. A file system that takes longer is taken as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const HANGS: &str = "the configuration, or a file that it names, is on a file system that does not answer: what was read before stays in \
                      force (is a network volume down?)";
 
-/// The most of a file that is looked at for a change: no configuration is larger.
+/// The most bytes of a file that are compared for a change: no configuration is larger.
 const MAX_CONTENT: usize = 4 * 1024 * 1024;
 
-/// Takes up changes of one configuration file.
+/// Puts changes of one configuration file in force.
 #[derive(Debug)]
 pub(super) struct Reloader {
     file: PathBuf,
-    /// What is read at the start alone is as it says here.
+    /// The keys that are read only at the start have the values of this configuration.
     started: Config,
     parts: Parts,
     pipeline: Arc<ArcSwap<Pipeline>>,
     /// Held while the files are read, however long that takes.
     state: Mutex<State>,
-    /// What the file was when it was taken up: to be told while the files are read, too.
+    /// What the file was when it was put in force. It can be reported while the files are read, too.
     in_force: Mutex<InForce>,
     /// Why the newest content is not in force.
     fault: Mutex<Option<String>>,
@@ -56,7 +56,7 @@ pub(super) struct Reloader {
 struct State {
     /// What is in force.
     config: Config,
-    /// The content last looked at, good or faulty: one file is reported once.
+    /// The content of the last look, with or without faults: the same file is reported once.
     seen: Option<Content>,
 }
 
@@ -66,7 +66,7 @@ struct InForce {
     since: Timestamp,
 }
 
-/// A digest of the configuration file and of the version key it names; `None` where one cannot be read.
+/// A digest of the configuration file and of the version key that it names; `None` where one cannot be read.
 type Content = [Option<Vec<u8>>; 2];
 
 impl Reloader {
@@ -86,12 +86,12 @@ impl Reloader {
         }
     }
 
-    /// Reloads at the next turn of [`Reloader::run`], whether the file has changed or not.
+    /// Reloads at the next turn of [`Reloader::run`], even if the file has not changed.
     pub(super) fn ask(&self) {
         self.asked.notify_one();
     }
 
-    /// Looks at the file until the future is dropped: on a thread that may be kept waiting, and one at a time.
+    /// Looks at the file until the future is dropped: on a thread that may block, and one look at a time.
     pub(super) async fn run(self: Arc<Self>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,7 +105,7 @@ impl Reloader {
             if timeout(PATIENCE, &mut look).await.is_err() {
                 self.hangs.store(true, Ordering::Release);
                 tracing::warn!(file = %self.file.display(), "{HANGS}");
-                // The panic hook logs a panic; what is in force stays.
+                // The panic hook logs a panic; the configuration in force stays.
                 let _ = look.await;
                 self.hangs.store(false, Ordering::Release);
             }
@@ -137,7 +137,7 @@ impl Reloader {
         match self.take_up(&state.config) {
             Ok(config) => {
                 tracing::info!(file = %self.file.display(), "the configuration is reloaded");
-                // A version key that is named only now is watched from now on.
+                // A version key that the new configuration names is watched from now on.
                 let seen = content(&self.file, &config);
                 self.set_in_force(seen[0].clone());
                 (state.seen, state.config) = (Some(seen), config);
@@ -182,7 +182,7 @@ impl Reloader {
     }
 }
 
-/// The keys that were changed, but are read at the start alone.
+/// The keys that have changed but are read only at the start.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("providers, socketDir, socketMode or allowedPeers", old.sockets != new.sockets),
@@ -191,7 +191,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics", old.metrics != new.metrics),
         ("log", old.log != new.log),
         ("cache.sealed", old.sealed != new.sealed),
-        ("kubeletDir, as far as leases go by it", old.kubelet_dir != new.kubelet_dir),
+        ("kubeletDir, as far as leases use it", old.kubelet_dir != new.kubelet_dir),
         ("limits.memory or limits.mounts", (old.limits.memory, old.limits.mounts) != (new.limits.memory, new.limits.mounts)),
         ("limits.volumeBytes", old.limits.volume_bytes != new.limits.volume_bytes),
         ("delivery, as far as volumes have a part of the memory", old.delivery != new.delivery),
@@ -214,7 +214,7 @@ mod tests {
     use crate::identity::Issuer;
     use crate::telemetry::Metrics;
 
-    /// Whether the verifier, with all it has verified, is the one of before.
+    /// Whether the former verifier, with all that it has verified, can be used again.
     #[tokio::test]
     async fn who_is_known_stays_known_while_identity_stays_the_same() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
-//! What `keyferry status` shows: the daemon as it is now, at a socket in the state folder that root and the daemon's own user can connect to.
+//! What `keyferry status` shows: the daemon's present state. It is served at a socket in the state folder, to which root and the daemon's
+//! own user can connect.
 //!
-//! It names namespaces, classes and Pods, so it is not on the metrics' port, where anybody asks who can reach it. It has no secret's name and no value.
-//! Every list and every text is bounded.
+//! It names namespaces, classes and Pods. So it is not on the metrics' port, which anybody on the network may reach. It has no secret's
+//! name and no value. Every list and every text has a limit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -26,28 +27,28 @@ use crate::telemetry::endpoint::{Page, Pages};
 /// The socket's name in the state folder.
 pub const STATUS_SOCKET: &str = "status.sock";
 
-/// Where the report is, for who asks there.
+/// The path of the report, for the client.
 pub const STATUS_PAGE: &str = "/status";
 
-/// The form of the report. One that a former `keyferry status` would misread has another number.
+/// The form of the report. A form that an older `keyferry status` would read wrongly has another number.
 pub const FORM: u32 = 1;
 
-/// What a process of another user namespace looks like.
+/// The user id of a process of another user namespace.
 const OVERFLOW_UID: u32 = 65534;
 
-/// How long the stores may take to say how they are, and then the looks at keys and sockets. Each has a limit of its own, which is shorter.
+/// How long the stores' health checks may take, and after them the looks at keys and sockets. Each has its own, shorter limit.
 const LOOKS: Duration = Duration::from_secs(6);
 
-/// The most groups of volumes, Pods and problems that are listed; what is left out is counted.
+/// The most groups of volumes, Pods and problems in a list. The report says how many more there are.
 const MAX_LISTED: usize = 100;
 
-/// The most Pods that a group names.
+/// The most Pods that one group names.
 const MAX_NAMES: usize = 3;
 
 /// The longest text in characters.
 const MAX_TEXT: usize = 600;
 
-/// The report. Times are those of the daemon's clock.
+/// The report. Times are by the daemon's clock.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -58,7 +59,7 @@ pub struct Report {
     pub started: Timestamp,
     /// `None`: the daemon was started without a file.
     pub configuration: Option<ConfigurationReport>,
-    /// Why this node is not ready, as `/readyz` says it.
+    /// Why this node is not ready, as in `/readyz`.
     pub problems: Vec<String>,
     pub backends: Vec<BackendReport>,
     pub volumes: VolumesReport,
@@ -71,11 +72,11 @@ pub struct Report {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigurationReport {
     pub file: String,
-    /// Of the file's bytes, as `sha256sum` prints it; `None`: it could not be read again.
+    /// The digest of the file's bytes, as `sha256sum` prints it; `None`: the file could not be read again.
     pub sha256: Option<String>,
-    /// Since when it is in force.
+    /// Since when this configuration is in force.
     pub since: Timestamp,
-    /// Why the newest file is not in force, if it is not.
+    /// Why the newest file is not in force; `None`: it is in force.
     pub fault: Option<String>,
 }
 
@@ -83,12 +84,12 @@ pub struct ConfigurationReport {
 #[serde(rename_all = "camelCase")]
 pub struct BackendReport {
     pub name: String,
-    /// Whether it could serve a mount now.
+    /// Whether the backend could serve a mount now.
     pub healthy: bool,
     pub error: Option<String>,
-    /// The last call that failed by the store's own trouble, since the daemon started.
+    /// The last call since the daemon's start that failed because of the store.
     pub last_fault: Option<FaultReport>,
-    /// `None`: it has given none.
+    /// `None`: the store has given no answer.
     pub leases: Option<LeasesReport>,
 }
 
@@ -106,9 +107,9 @@ pub struct FaultReport {
 #[serde(rename_all = "camelCase")]
 pub struct LeasesReport {
     pub kept: usize,
-    /// Those of them whose last renewal failed, or whose replacement did.
+    /// The leases whose last renewal or replacement failed.
     pub failing: usize,
-    /// When the next of them ends, unless it is renewed.
+    /// When the next of these leases expires, unless it is renewed.
     pub next_end: Option<Timestamp>,
 }
 
@@ -117,12 +118,12 @@ pub struct LeasesReport {
 pub struct VolumesReport {
     pub current: usize,
     pub failing: usize,
-    /// Those whose last mount got an answer of before, because a store is out.
+    /// The volumes whose last mount got an earlier answer, because a store is out.
     #[serde(default)]
     pub stale: usize,
-    /// The failing ones first, then the stale ones, and of these the largest group.
+    /// First the failing groups, then the stale ones, and among these the largest first.
     pub groups: Vec<GroupReport>,
-    /// Groups that are not listed.
+    /// How many groups are not in the list.
     pub more: usize,
 }
 
@@ -134,29 +135,29 @@ pub struct GroupReport {
     pub class: String,
     /// `current`, `failing` or `stale`.
     pub state: String,
-    /// Why they fail.
+    /// Why these mounts fail.
     pub code: Option<String>,
     pub volumes: usize,
-    /// When the store was asked for the oldest answer that they have because it is out.
+    /// These volumes have earlier answers because the store is out: when the store gave the oldest of them.
     #[serde(default)]
     pub stale: Option<Timestamp>,
-    /// Since when the first of them is so.
+    /// When this began for the first of these volumes.
     pub since: Timestamp,
-    /// When the one that was delivered longest ago was delivered; `None`: none was, as far as this process knows.
+    /// The oldest of the last deliveries; `None`: none of these volumes was delivered, as far as this process knows.
     pub delivered: Option<Timestamp>,
-    /// Some of the Pods, if the volumes fail.
+    /// Some of the Pods, if their volumes fail.
     pub pods: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodsReport {
-    /// When kubelet's folder was looked at; `None`: not yet.
+    /// When Keyferry looked at kubelet's folder; `None`: not yet.
     pub looked: Option<Timestamp>,
-    /// Why nobody can tell, if that is so.
+    /// Why Keyferry cannot know, if that is so.
     pub unknown: Option<String>,
     pub pods: Vec<PodReport>,
-    /// Pods that are not listed.
+    /// How many Pods are not in the list.
     pub more: usize,
 }
 
@@ -167,7 +168,7 @@ pub struct PodReport {
     pub uid: String,
     /// The volume's name in the Pod.
     pub volume: String,
-    /// `None`: no mount has told them to this process.
+    /// `None`: no mount has given them to this process.
     pub namespace: Option<String>,
     pub name: Option<String>,
 }
@@ -187,11 +188,11 @@ pub struct WaitReport {
     pub mounts: usize,
 }
 
-/// Hands the report to who may have it.
+/// Gives the report to the users who may have it.
 #[derive(Debug)]
 pub(super) struct StatusPages(pub Arc<Health>);
 
-/// Binds the socket. The state folder is judged and locked by now.
+/// Binds the socket. The state folder has been checked and locked before.
 ///
 /// # Errors
 /// It cannot be bound, or another daemon listens there.
@@ -211,7 +212,7 @@ impl Pages for StatusPages {
         }
     }
 
-    /// The mode 0600 keeps others out already; but it may be changed, and a descriptor handed on.
+    /// The mode 0600 already keeps others out; but the mode may be changed, or a descriptor may be handed on.
     fn refusal(&self, uid: u32) -> Option<String> {
         let own = geteuid().as_raw();
         let may = uid != OVERFLOW_UID && (uid == 0 || uid == own);
@@ -223,7 +224,7 @@ impl Health {
     pub(super) async fn report(&self) -> Report {
         let now = self.clock.now();
         let pipeline = self.pipeline.load_full();
-        // `None`: nobody knows.
+        // `None`: not known.
         let failing = timeout(LOOKS, pipeline.backends.check()).await.ok();
         let late = || vec![format!("the looks at keys and sockets took over {} s", LOOKS.as_secs())];
         let reasons = timeout(LOOKS, self.reasons(failing.as_deref().unwrap_or_default())).await.unwrap_or_else(|_| late());
@@ -251,7 +252,7 @@ impl Health {
 
     fn backend(&self, name: &BackendName, failing: Option<&[BackendError]>, leases: Option<&LeaseSummary>) -> BackendReport {
         let error = match failing {
-            // The message begins with the backend's name, which is beside it here.
+            // The message begins with the backend's name. Here the name is in a field beside it.
             Some(failing) => failing.iter().find(|error| error.backend == *name).map(|error| short(&error.in_full().reason)),
             None => Some(format!("not known: a store's check took over {} s", LOOKS.as_secs())),
         };
@@ -270,7 +271,7 @@ impl Health {
     }
 }
 
-/// A store's trouble in our own words: those of a store may quote what they should not.
+/// A store's trouble in Keyferry's own words: the store's words may quote a secret.
 fn told(fault: &str) -> &'static str {
     match fault {
         "corrupt" => "an answer could not be decrypted or read",
@@ -281,7 +282,7 @@ fn told(fault: &str) -> &'static str {
     }
 }
 
-/// By class, and how the last mounts ended. A group weighs the same in the list however many volumes it has.
+/// By class, and by how the last mounts ended. A group takes the same space in the list, however many volumes it has.
 fn grouped(volumes: &[Volume]) -> VolumesReport {
     let mut groups: BTreeMap<(Option<Code>, bool, &str, &str), Vec<&Volume>> = BTreeMap::new();
     for volume in volumes {
@@ -292,7 +293,7 @@ fn grouped(volumes: &[Volume]) -> VolumesReport {
     let stale = volumes.iter().filter(|volume| is_stale(volume)).count();
     let mut groups: Vec<_> =
         groups.into_iter().map(|((code, _, namespace, class), volumes)| group(code, namespace, class, &volumes)).collect();
-    // What fails first, then what is stale, then the largest; of equal ones the order of their names stays.
+    // Failing groups first, then stale ones, then the largest; equal groups stay in the order of their names.
     groups.sort_by_key(|group| (group.code.is_none(), group.stale.is_none(), usize::MAX - group.volumes));
     let more = groups.len().saturating_sub(MAX_LISTED);
     groups.truncate(MAX_LISTED);
@@ -322,7 +323,7 @@ fn group(code: Option<Code>, namespace: &str, class: &str, volumes: &[&Volume]) 
 }
 
 impl PodsReport {
-    /// Names those that mounts have told of.
+    /// Names the Pods that mounts have named.
     pub(super) fn of(looked: Timestamp, found: &[Unmounted], volumes: &[Volume]) -> Self {
         let by_uid: HashMap<&str, &PodClaims> = volumes.iter().map(|volume| (volume.pod.uid.as_str(), &*volume.pod)).collect();
         let pod = |one: &Unmounted| {
@@ -343,7 +344,7 @@ impl PodsReport {
     }
 }
 
-/// One line of bounded length, without what nobody sees.
+/// One line with a limited length, without invisible characters.
 fn short(text: &str) -> String {
     let line = text.replace(['\n', '\r'], " ");
     match line.char_indices().nth(MAX_TEXT) {
@@ -396,7 +397,7 @@ mod tests {
         assert_eq!(shown(&report)[2..], ["stale 1 shop/db ", "current 1 shop/db "]);
     }
 
-    /// However many classes there are, and whatever they are called.
+    /// However many classes there are, and whatever their names are.
     #[tokio::test]
     async fn a_report_is_bounded_and_has_no_control_characters() {
         let volumes: Vec<_> = (0..5_000).map(|n| volume("evil\u{1b}[2J", &"x".repeat(300), &format!("class-{n}\n"), None, 0)).collect();

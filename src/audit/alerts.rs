@@ -1,11 +1,10 @@
-//! What is unusual enough to be said apart: many different secrets delivered to one ServiceAccount, or many mounts denied to it, within
-//! a time.
+//! Reports what is unusual: within a time, many different secrets delivered to one ServiceAccount, or many of its mounts denied.
 //!
-//! The time slides: what counts is what happened within it before now, on a clock that nobody sets. A mount that only repeats its
-//! volume's last one delivers nothing new and is not counted, so that the driver's regular mounts cost nothing here; one that is denied
-//! again is. An alert is raised once, and its ServiceAccount is counted from zero when the rule's time is over.
+//! The time is a sliding window on a clock that nobody sets: what happened within it before now is counted. A mount that only repeats its
+//! volume's last mount delivers nothing new and is not counted, so the driver's regular mounts cost nothing here. A mount that is denied
+//! again is counted again. An alert is raised once. Its ServiceAccount is counted from zero again when the rule's time has ended.
 //!
-//! Of a secret no name is kept, but a hash under a key of this process.
+//! Keyferry keeps no secret's name here, only a hash with a key of this process.
 
 use std::hash::{BuildHasher, RandomState};
 use std::iter::once;
@@ -26,14 +25,14 @@ mod tally;
 
 use tally::{MOST, Tally};
 
-/// The longest time in which anything is counted.
+/// The longest time that a rule may have.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// One entry of `audit.alerts`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AlertRule {
     pub watched: Watched,
-    /// So many within the time raise an alert; 1 to 4096.
+    /// This number within the time raises an alert; 1 to 4096.
     pub number: usize,
     /// Whole seconds, 1 s to 24 h.
     pub within: Duration,
@@ -48,10 +47,10 @@ pub enum Watched {
     ManySecrets,
 }
 
-/// The rules in force, and what was counted for them.
+/// The rules in force, and the counts for them.
 #[derive(Debug)]
 pub(super) struct Alarms {
-    /// With a key of this process: nobody can find two secrets that count as one, and nothing of a name is kept.
+    /// With a key of this process: nobody can find two secrets with the same hash, and no part of a name is kept.
     hasher: RandomState,
     metrics: Arc<Metrics>,
     watches: Mutex<Vec<Watch>>,
@@ -63,14 +62,14 @@ struct Watch {
     tally: Tally,
 }
 
-/// What a mount has to be counted for.
+/// What a mount is counted for.
 #[derive(Debug)]
 pub(super) struct Noted {
     watched: Watched,
     pod: Arc<PodClaims>,
     time: Timestamp,
     request: RequestId,
-    /// Of the secrets delivered; empty: one denial.
+    /// Hashes of the secrets that were delivered; empty: one denial.
     secrets: Vec<u64>,
 }
 
@@ -78,7 +77,7 @@ pub(super) struct Noted {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Alert {
-    /// When the mount arrived that raised it.
+    /// When the mount arrived that raised the alert.
     time: Timestamp,
     event: &'static str,
     rule: &'static str,
@@ -89,7 +88,7 @@ pub(super) struct Alert {
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<usize>,
     seconds: u64,
-    /// The namespace has used up what can be counted for it: there may have been more.
+    /// The namespace has used its whole share of the counters: there may have been more.
     #[serde(skip_serializing_if = "is_false")]
     uncounted: bool,
     #[serde(serialize_with = "event::display")]
@@ -132,7 +131,7 @@ impl AlertRule {
         let number = if let Some(watched) = watched {
             reader.parsed(watched.key(), faults, number)
         } else {
-            // Which of them it should be, nobody knows yet.
+            // Without a valid `rule`, Keyferry cannot know which number belongs to it: so it reports none of these keys as unknown.
             for watched in Watched::ALL {
                 reader.get(watched.key());
             }
@@ -185,7 +184,7 @@ impl Watched {
         })
     }
 
-    /// Where the rule's number stands.
+    /// The place of the rule's number.
     const fn key(self) -> &'static str {
         match self {
             Self::Denials => "count",
@@ -209,7 +208,7 @@ impl Alarms {
         Self { hasher: RandomState::new(), metrics, watches: Mutex::default() }
     }
 
-    /// Puts rules in force. What was counted for one that stays the same, stays.
+    /// Puts rules in force. The counts of a rule that stays the same are kept.
     pub(super) fn configure(&self, rules: &[AlertRule]) {
         let mut watches = self.lock();
         let mut former = std::mem::take(&mut *watches);
@@ -221,7 +220,7 @@ impl Alarms {
         }
     }
 
-    /// What a mount has to be counted for, if a rule is in force for it.
+    /// What a mount is counted for, if a rule is in force for it.
     pub(super) fn note<'e>(&self, event: &'e Event) -> Option<Noted> {
         let watched = if is_denial(event) {
             Watched::Denials
@@ -236,7 +235,7 @@ impl Alarms {
         let pod = event.pod.clone()?;
         let delivered = event.objects.iter().filter(|object| watched == Watched::ManySecrets && object.outcome == Outcome::Delivered);
         let key = |backend: &str, name: &str| self.hasher.hash_one((&pod.namespace, &pod.service_account, backend, name));
-        // Of several secrets that an object is made of, one may be absent: it has no source.
+        // An object may be made of several secrets. One that is absent has no source.
         let others = |object: &'e ObjectEvent| object.others.iter().filter(|other| other.source.is_some()).map(|other| &other.secret);
         let first = |object: &'e ObjectEvent| Some(&object.secret).filter(|_| object.others.is_empty() || object.source.is_some());
         let secrets = delivered.flat_map(|object| first(object).into_iter().chain(others(object)));
@@ -245,7 +244,7 @@ impl Alarms {
         is_anything.then_some(Noted { watched, pod, time: event.time, request: event.request, secrets })
     }
 
-    /// Counts it. The alert that it raises is in the log and the metrics then; its line is the caller's.
+    /// Counts it. If that raises an alert, the alert is now in the log and the metrics; the caller writes its line.
     pub(super) fn count(&self, noted: &Noted, now: Instant) -> Option<Alert> {
         let Noted { watched, pod, time, request, secrets } = noted;
         let account = self.hasher.hash_one((&pod.namespace, &pod.service_account));
@@ -283,19 +282,19 @@ impl Alarms {
         })
     }
 
-    /// Accounts, things and places in the order, for each rule.
+    /// Accounts, things, and places in the order, for each rule.
     #[cfg(test)]
     pub(super) fn kept(&self) -> Vec<(usize, usize, usize)> {
         self.lock().iter().map(|watch| watch.tally.kept()).collect()
     }
 
-    /// Nothing that is done under the lock panics.
+    /// No code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// By policy, or by the store.
+/// By the policy or by the store.
 pub(super) fn is_denial(event: &Event) -> bool {
     event.outcome == Outcome::Denied || event.code == Some(Code::BackendDenied)
 }
@@ -310,7 +309,7 @@ fn said(watched: Watched) -> &'static str {
 // === impl Noted ===
 
 impl Noted {
-    /// A denial stands, whatever becomes of its line; a delivery without a line may be none.
+    /// A denial counts, whether its line is written or not. A delivery without a line may not have happened.
     pub(super) fn is_certain(&self) -> bool {
         self.watched == Watched::Denials
     }
@@ -327,7 +326,7 @@ impl Alert {
         self.time
     }
 
-    /// About how many bytes of memory it keeps while it waits.
+    /// About how many bytes of memory it takes while it waits.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>() + self.namespace.len() + self.service_account.len()
     }

@@ -1,4 +1,4 @@
-//! The mapping under `audit`: where lines go, how their file is rotated, what is unusual enough for an alert.
+//! The mapping under `audit`: where lines go, how their file is rotated, and what raises an alert.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::files::absolute;
 use crate::units::parse_size;
 use crate::yaml::{Faults, Reader};
 
-/// The most rotated files that are kept: each rotation renames all of them.
+/// The most rotated files: each rotation renames all of them.
 const MAX_KEEP: usize = 100;
 
 /// The mapping under `audit`.
@@ -16,20 +16,20 @@ const MAX_KEEP: usize = 100;
 pub struct AuditConfig {
     /// `None`: standard output.
     pub file: Option<PathBuf>,
-    /// `None`: the file grows. Only where `file` names one.
+    /// `None`: the file grows. Only together with `file`.
     pub rotate: Option<Rotate>,
     /// A mount whose line cannot be written fails.
     pub fail_closed: bool,
-    /// Each of another kind; taken up by a reload.
+    /// Each rule has another kind. A reload puts them in force.
     pub alerts: Vec<AlertRule>,
 }
 
 /// The mapping under `audit.rotate`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rotate {
-    /// No file has more bytes than this. Default 64 MiB.
+    /// No file is larger than this. Default 64 MiB.
     pub size: u64,
-    /// Files besides the one that is written. Default 4.
+    /// How many rotated files are kept. Default 4.
     pub keep: usize,
 }
 
@@ -51,7 +51,7 @@ impl AuditConfig {
         Self { file, rotate, fail_closed, alerts }
     }
 
-    /// Whether the two differ in more than a reload takes up.
+    /// Whether the two differ in something that a reload does not change.
     pub fn needs_restart(&self, other: &Self) -> bool {
         (&self.file, self.rotate, self.fail_closed) != (&other.file, other.rotate, other.fail_closed)
     }
@@ -66,7 +66,7 @@ fn rotate(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Rotate> {
     Some(Rotate { size, keep })
 }
 
-/// With room for the longest line, so that no file is ever larger.
+/// At least the longest line, so that no file is ever larger.
 fn size(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         bytes if bytes < LINE => {

@@ -1,11 +1,11 @@
 //! Where lines go: a writer such as standard output, or a file.
 //!
-//! The file is the one that has rights of its own: it is rotated by size at the ends of lines, opened again on request (for logrotate), and
-//! never left with a part of a line by us.
+//! Only the file has rules of its own: it is rotated by size at the ends of lines, it is opened again on request (for logrotate), and
+//! Keyferry never leaves a part of a line in it.
 //!
 //! A rotation is a row of renames: `audit.jsonl.3` to `.4`, and so on, `audit.jsonl` to `.1`, then a new file. Wherever a crash stops it,
-//! each file has whole lines, and no two have the same name: at worst a number is missing, and the next rotation fills it. What fails
-//! leaves the lines in the file that is open.
+//! each file has whole lines, and no two files have the same name: at worst a number is missing, and the next rotation fills it. If a
+//! rotation fails, the lines stay in the file that is open.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -25,10 +25,10 @@ use super::line::LINE;
 use super::losses::MINUTE;
 use crate::telemetry::outlet::Patient;
 
-/// How long another process may still write the file: a daemon that ends has 10 s for mounts under way.
+/// How long another process may still write the file: a daemon that stops has 10 s for mounts under way.
 const WAIT: Duration = Duration::from_secs(12);
 
-/// How often it is tried meanwhile.
+/// How often Keyferry tries again during this time.
 const AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) enum Destination {
@@ -41,18 +41,18 @@ pub(super) enum Destination {
 pub(super) struct LineFile {
     path: PathBuf,
     file: File,
-    /// The file ends in a part of a line.
+    /// The file ends with a part of a line.
     is_torn: bool,
     rotation: Option<Rotation>,
 }
 
-/// Only where nobody else writes the file.
+/// Only where no other process writes the file.
 #[derive(Debug)]
 struct Rotation {
     rotate: Rotate,
-    /// When it failed last.
+    /// When the rotation last failed.
     failed: Option<Instant>,
-    /// Held while the process lives.
+    /// Held until the process ends.
     _lock: File,
 }
 
@@ -91,7 +91,7 @@ impl Destination {
         }
     }
 
-    /// Opens the file that has the name now.
+    /// Opens again the file that has the name now.
     pub(super) fn reopen(&mut self) {
         if let Self::File(file) = self {
             file.reopen();
@@ -110,7 +110,7 @@ impl LineFile {
             Some(rotate) => Some(Rotation { rotate, failed: None, _lock: lock(path, WAIT)? }),
             None => None,
         };
-        // A daemon that has ended meanwhile may have rotated it.
+        // A daemon that ended in the meantime may have rotated the file.
         if rotation.is_some() && !is_at(&file, path) {
             file = open(path, true)?;
         }
@@ -139,24 +139,25 @@ impl LineFile {
         Ok(())
     }
 
-    /// Takes back a part of a line that the disk had room for.
+    /// Removes the part of a line that still fitted on the disk.
     fn undo(&mut self, written: usize, error: io::Error) -> io::Error {
         self.is_torn = written > 0 && self.cut_off(written as u64).is_none();
         error
     }
 
-    /// `None`: it is not a file that can be cut, or another process has written to it since.
+    /// `None`: the file cannot be cut, or another process has written to it since.
     fn cut_off(&mut self, bytes: u64) -> Option<()> {
-        // After a write that appends, the position is the end of what was written.
+        // After a write that appends, the position is the end of the written text.
         let position = self.file.stream_position().ok()?;
         let is_last = self.file.metadata().is_ok_and(|found| found.is_file() && found.len() == position);
         if is_last { self.file.set_len(position.checked_sub(bytes)?).ok() } else { None }
     }
 
-    /// A crash, or a disk without room, may have left a part of a line. It is removed where nobody else writes, else ended.
+    /// A crash, or a full disk, may have left a part of a line. Keyferry removes it where no other process writes the file. Otherwise
+    /// Keyferry ends the line.
     fn look_at_the_end(&mut self) {
         let Ok((length, part @ 1..)) = unfinished(&self.path, &self.file) else { return };
-        // What is longer than any line is not ours.
+        // A part that is longer than any line is not Keyferry's.
         if self.rotation.is_some() && part < LINE as u64 && self.file.set_len(length - part).is_ok() {
             tracing::warn!(file = %self.path.display(), bytes = part, "the audit file ended in a part of a line, which is removed");
         } else {
@@ -166,7 +167,7 @@ impl LineFile {
 
     fn is_full(&self, bytes: usize, now: Instant) -> bool {
         let Some(Rotation { rotate, failed, .. }) = &self.rotation else { return false };
-        // While it fails, the file grows: rather that than a line lost.
+        // While the rotation fails, the file grows: that is better than a lost line.
         let may = failed.is_none_or(|failed| now >= failed + MINUTE);
         let has = self.file.metadata().map_or(0, |found| found.len());
         may && has > 0 && has + bytes as u64 > rotate.size
@@ -206,8 +207,8 @@ impl LineFile {
     }
 }
 
-/// For appending. A pipe without a reader is an error rather than a wait (`O_NONBLOCK`, open(2)); it is opened, then writes wait.
-/// `ours`: it must be a regular file, of ours, and no link.
+/// Opens for appending. A pipe without a reader is an error, and Keyferry does not wait for one (`O_NONBLOCK`, open(2)); after that, writes
+/// wait. `ours`: it must be a regular file that we own, and not a link.
 fn open(path: &Path, ours: bool) -> Result<File, OpenError> {
     let flags = OFlags::NONBLOCK | if ours { OFlags::NOFOLLOW } else { OFlags::empty() };
     let opened = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flag(flags)).open(path);
@@ -235,13 +236,13 @@ fn open(path: &Path, ours: bool) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Moves the file and its predecessors one number on, and makes a new one. Nothing but what has the last number is overwritten.
+/// Renames the file and its predecessors to the next number, and makes a new file. Only the file with the last number is overwritten.
 fn renew(path: &Path, file: &File, keep: usize) -> io::Result<File> {
-    // Somebody else has moved it: what has the name now is not ours to move.
+    // Another process has moved it: Keyferry must not move the file that has the name now.
     if !is_at(file, path) {
         return open(path, true).map_err(io::Error::other);
     }
-    // Up to the first number that is free: a crash may have left one.
+    // Up to the first free number: a crash may have left one.
     let last = (1..keep).find(|number| fs::symlink_metadata(numbered(path, *number)).is_err()).unwrap_or(keep);
     for number in (2..=last).rev() {
         fs::rename(numbered(path, number - 1), numbered(path, number))?;
@@ -249,7 +250,7 @@ fn renew(path: &Path, file: &File, keep: usize) -> io::Result<File> {
     let first = numbered(path, 1);
     fs::rename(path, &first)?;
     open(path, true).map_err(|error| {
-        // The lines go on into the former file: under its own name again, unless another has that now.
+        // The lines go on into the former file: under its own name again, unless another file has that name now.
         let _ = renameat_with(CWD, &first, CWD, path, RenameFlags::NOREPLACE);
         io::Error::other(error)
     })
@@ -268,8 +269,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
-/// Held by the one process that may rename the file. It is a file that only we can open: a lock on the audit file itself would be
-/// anybody's who may read that.
+/// Held by the one process that may rename the file. The lock is a file that only we can open: anybody who may read the audit file could
+/// lock the audit file itself.
 fn lock(path: &Path, wait: Duration) -> Result<File, OpenError> {
     let mut name = OsString::from(path);
     name.push(".lock");
@@ -296,7 +297,7 @@ fn lock(path: &Path, wait: Duration) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// A file's length, and how many bytes follow its last whole line: 0 where it is not a file that can be read.
+/// A file's length, and how many bytes follow its last whole line: 0 where the file cannot be read.
 fn unfinished(path: &Path, file: &File) -> io::Result<(u64, u64)> {
     let found = file.metadata()?;
     if !found.is_file() {

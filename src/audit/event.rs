@@ -1,4 +1,5 @@
-//! What there is to say of a mount. Every field is an identifier, a count or a word of ours; there is no field for a value.
+//! What an audit line says about a mount. Every field is an identifier, a count or one of Keyferry's own words; there is no field for a
+//! value.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
@@ -11,17 +12,17 @@ use super::files::Files;
 use crate::gathered::Gathering;
 use crate::model::{BackendName, Code, Fetched, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Source, Tenant, Version};
 
-/// The longest namespace, name or class in bytes, as in Kubernetes. With the other limits: escaped, and be each byte six, the texts of a
-/// line still leave room in it.
+/// The longest namespace, name or class in bytes, as in Kubernetes. Together with the other limits: even if each byte takes six when it is
+/// escaped, these texts leave room in a line.
 const MAX_NAME: usize = 253;
 
 /// The longest target path in bytes (Linux `PATH_MAX`).
 const MAX_TARGET: usize = 4096;
 
-/// The longest message in bytes: that of a mount's error.
+/// The longest message in bytes: as long as a mount's error.
 const MAX_ERROR: usize = 4096;
 
-/// The longest in a line that has been shortened.
+/// The longest message in a shortened line.
 const SHORT_ERROR: usize = 256;
 
 /// One mount. As JSON it is the beginning of its line: `line` adds the objects and the counts.
@@ -35,7 +36,7 @@ pub struct Event {
     pub outcome: Outcome,
     #[serde(serialize_with = "code", skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
-    /// The message the user is given.
+    /// The message for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The socket's provider name.
@@ -51,19 +52,19 @@ pub struct Event {
     pub milliseconds: f64,
     #[serde(skip)]
     pub objects: Vec<ObjectEvent>,
-    /// What there is to say of the objects, in brief: they need not be told one by one to see that nothing is new.
+    /// A short form of the objects: it shows whether something is new, without the list of the objects.
     #[serde(skip)]
     pub gist: Option<Gist>,
-    /// How many objects it has besides those: they were left out of a line that had to be short.
+    /// How many more objects there are: a short line leaves them out.
     #[serde(skip)]
     pub more: usize,
 }
 
-/// Equal for what would be said in the same words: a hash.
+/// A hash: equal for two mounts that would have the same text.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Gist(u64);
 
-/// The key of all gists: of this process alone, so that nobody can find two mounts that count as the same.
+/// The key of all gists: only this process has it, so nobody can find two mounts that count as the same.
 static GISTS: LazyLock<Gathering> = LazyLock::new(Gathering::default);
 
 /// One object of a mount, with all files that it delivers.
@@ -73,14 +74,14 @@ pub struct ObjectEvent {
     pub object: usize,
     #[serde(flatten, serialize_with = "reference")]
     pub secret: SecretRef,
-    /// Where it is made of several secrets: all but the first.
+    /// All secrets but the first, where the object is made of several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<OtherEvent>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub field: Option<FieldName>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub file: Option<FilePath>,
-    /// Where they are several; `field` and `file` are `None` then.
+    /// Where there are several files; `field` and `file` are `None` then.
     #[serde(flatten)]
     pub files: Files,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
@@ -92,15 +93,15 @@ pub struct ObjectEvent {
     /// How fresh: `store`, `fresh` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'static str>,
-    /// The backend that answered, where that is another one than was asked for: of a failover.
+    /// The backend that answered, if it is not the one that the class names: with a failover.
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub by: Option<BackendName>,
-    /// Of an answer that is given because the store is out.
+    /// For an answer that is given because the store is out.
     #[serde(skip_serializing_if = "Age::is_unknown")]
     pub age: Age,
 }
 
-/// A further secret of an object: what an [`ObjectEvent`] says of the first.
+/// A further secret of an object: the same facts that an [`ObjectEvent`] has of the first.
 #[derive(Clone, Debug, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OtherEvent {
@@ -110,7 +111,7 @@ pub struct OtherEvent {
     pub version: Option<Version>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<usize>,
-    /// `None`, with a rule: it is absent, and may be.
+    /// `None`, with a rule: the secret is absent and optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'static str>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
@@ -119,21 +120,21 @@ pub struct OtherEvent {
     pub age: Age,
 }
 
-/// How long ago the store was asked, in whole seconds. Mounts that differ in nothing else say the same.
+/// How long ago the store was asked, in whole seconds. Mounts that differ only in this say the same.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct Age(Option<u64>);
 
-/// What became of a mount or an object.
+/// How a mount or an object ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// Optional, and not there.
+    /// Optional, and absent.
     Absent,
     Delivered,
     Denied,
     Failed,
-    /// Another object failed, so nothing was delivered.
+    /// Another object failed, so Keyferry delivered nothing.
     Withheld,
 }
 
@@ -165,7 +166,7 @@ impl Gist {
 // === impl Event ===
 
 impl Event {
-    /// The namespace; empty where the request could not be read.
+    /// The namespace; empty if the request could not be read.
     pub(super) fn namespace(&self) -> &str {
         self.pod.as_ref().map_or("", |pod| &pod.namespace)
     }
@@ -174,18 +175,18 @@ impl Event {
         Tenant::from(self.namespace())
     }
 
-    /// What a volume's mounts are counted under: one Pod may have several volumes.
+    /// The key under which a volume's mounts are counted: one Pod may have several volumes.
     pub(super) fn volume(&self, hasher: &Gathering) -> u64 {
         hasher.hash_one((&self.provider, &self.pod, &self.class, &self.target))
     }
 
-    /// Equal for mounts that say the same: all but time, request and duration.
+    /// Equal for mounts that say the same: everything but time, request and duration.
     pub(super) fn substance(&self, hasher: &Gathering) -> u64 {
         let objects = if self.gist.is_some() { &[][..] } else { &self.objects };
         hasher.hash_one((self.event, self.outcome, self.code, &self.error, self.verified, self.gist, objects, self.more))
     }
 
-    /// Cuts texts that are longer than any that Kubernetes and Linux allow.
+    /// Cuts texts that are longer than Kubernetes and Linux allow.
     pub(super) fn bound(&mut self) {
         if let Some(claims) = &mut self.pod
             && claims.names().into_iter().any(|name| name.len() > MAX_NAME)
@@ -215,7 +216,7 @@ impl Event {
         }
     }
 
-    /// About how many bytes of memory it keeps while it waits, what it shares with others included.
+    /// About how many bytes of memory it takes while it waits, with what it shares with others.
     pub(super) fn weight(&self) -> usize {
         let texts =
             [self.error.as_deref(), self.class.as_deref(), self.target.as_deref()].into_iter().flatten().map(str::len).sum::<usize>();
@@ -225,7 +226,8 @@ impl Event {
 }
 
 impl ObjectEvent {
-    /// Takes in a file that the object delivers. An entry of one names it; an entry of several has their number and the first few names.
+    /// Adds a file that the object delivers. An entry with one file names it; an entry with several has their number and the first few
+    /// names.
     pub fn add_file(&mut self, file: &FilePath, field: Option<&FieldName>) {
         if self.files.count() == 1 {
             self.field = field.cloned().or_else(|| self.field.take());
@@ -239,7 +241,7 @@ impl ObjectEvent {
         self.files.name(file, field);
     }
 
-    /// Counts one of the fields or patterns that the object has nothing for. An entry of one names it.
+    /// Counts one field or pattern of the object for which there is no value. An entry with one names it.
     pub fn add_absent(&mut self, field: Option<&str>) {
         let is_first = self.files.count() == 1;
         self.field = field.filter(|_| is_first).and_then(|field| field.parse().ok());
@@ -263,7 +265,7 @@ impl OtherEvent {
         Self { secret: secret.clone(), version: None, rule: None, source: None, by: None, age: Age::default() }
     }
 
-    /// Takes in what was found, by which rule and with which version; `None`: it is absent.
+    /// Adds what was found, by which rule and with which version; `None`: the secret is absent.
     pub fn found(&mut self, rule: usize, fetched: Option<&Fetched>, version: Option<&Version>) {
         let source = fetched.map(|fetched| &fetched.source);
         self.rule = Some(rule);

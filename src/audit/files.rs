@@ -1,4 +1,4 @@
-//! The files of an object that delivers several: how many they are, the first few by name, and all of them in one digest.
+//! The files of an object that delivers several: their number, the first few names, and one digest of all names.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,7 +12,7 @@ use crate::model::{FieldName, FilePath};
 const NAMES: usize = 16;
 const NAME_BYTES: usize = 1024;
 
-/// The files of an object's entry. Shown where they are several: a single one has a field of its own in the entry.
+/// The files of an object's entry. It is shown where there are several: a single file has its own field in the entry.
 #[derive(Clone, Default, Serialize)]
 pub struct Files {
     #[serde(rename = "files", skip_serializing_if = "is_one")]
@@ -20,7 +20,8 @@ pub struct Files {
     /// The first of several, in the order of delivery.
     #[serde(rename = "first", serialize_with = "names", skip_serializing_if = "Vec::is_empty")]
     names: Vec<FilePath>,
-    /// Over every path and field of several. A class's author chooses them, and must not find two lists that count as the same.
+    /// Over every path and field, where there are several. A class's author chooses them, and must not find two lists that count as the
+    /// same.
     #[serde(skip)]
     digest: Option<Box<Context>>,
 }
@@ -28,13 +29,13 @@ pub struct Files {
 // === impl Files ===
 
 impl Files {
-    /// Counts one more; how many they are now.
+    /// Counts one more, and returns how many there are now.
     pub(super) fn count(&mut self) -> usize {
         self.count += 1;
         self.count
     }
 
-    /// Takes in the name of one of several.
+    /// Adds the name of one of several.
     pub(super) fn name(&mut self, path: &FilePath, field: Option<&FieldName>) {
         let bytes = self.names.iter().map(|name| name.as_str().len()).sum::<usize>() + path.as_str().len();
         if self.names.len() < NAMES && bytes <= NAME_BYTES {
@@ -48,7 +49,7 @@ impl Files {
         }
     }
 
-    /// About how many bytes of memory it keeps besides its own.
+    /// About how many bytes of memory it takes in addition to its own size.
     pub(super) fn weight(&self) -> usize {
         let names = self.names.iter().map(|name| size_of::<FilePath>() + name.as_str().len()).sum::<usize>();
         names + self.digest.as_ref().map_or(0, |_| size_of::<Context>())

@@ -9,13 +9,13 @@ use serde::Serialize;
 use super::event::{self, Event, Outcome};
 use crate::model::{Code, PodClaims, RequestId, Tenant};
 
-/// The most bytes of a line, its end included.
+/// The most bytes of a line, with its end.
 pub(super) const LINE: usize = 64 * 1024;
 
-/// What may come after the objects: `],"more":...,"repeats":...}` and the end, with the largest numbers.
+/// The part of a line after the objects: `],"more":...,"repeats":...}` and the end, with the largest numbers.
 const TAIL: usize = 80;
 
-/// The version of what lines say (`schemas/audit.json`). A field is added without another one; none changes its meaning or goes.
+/// The version of the lines' format (`schemas/audit.json`). A new field does not change it; no field changes its meaning or is removed.
 const VERSION: u8 = 1;
 
 /// A line's first field, and the others.
@@ -26,7 +26,7 @@ struct Versioned<'s, T: Serialize> {
     said: &'s T,
 }
 
-/// Mounts that said the same as the one before them: whose they are, how many, and the newest of them.
+/// Mounts that said the same as the one before them: whose mounts, how many, and the newest of them.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Count {
@@ -43,19 +43,19 @@ pub(super) struct Count {
     pub(super) whose: Whose,
     pub(super) verified: bool,
     pub(super) milliseconds: f64,
-    /// None: they are in the line that is repeated.
+    /// None: they are in the line that this one repeats.
     pub(super) objects: [(); 0],
     pub(super) repeats: u64,
-    /// The request of the line that says the rest.
+    /// The request of the line that has the rest.
     #[serde(serialize_with = "event::display")]
     pub(super) repeat_of: RequestId,
 }
 
-/// Which volume a [`Count`] is for.
+/// The volume that a [`Count`] is for.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Whose {
-    /// Where no more than that is still known.
+    /// Where Keyferry knows only this much.
     Namespace {
         #[serde(serialize_with = "event::display")]
         namespace: Tenant,
@@ -74,21 +74,22 @@ pub(super) enum Whose {
 /// Lines of a namespace that were not written.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct LeftOut {
-    /// Of the newest.
+    /// The time of the newest.
     pub(super) time: Timestamp,
     pub(super) event: &'static str,
-    /// Empty: of requests that could not be read.
+    /// Empty: for requests that could not be read.
     #[serde(serialize_with = "event::display")]
     pub(super) namespace: Tenant,
     pub(super) lines: u64,
-    /// How many of them were of mounts that delivered.
+    /// How many of these lines were for mounts that delivered.
     pub(super) delivered: u64,
 }
 
-/// The line of a mount, and of so many that said the same since the one before it. Objects that have no room in it are counted.
+/// The line of a mount, with the number of mounts since the one before it that said the same. Objects for which the line has no room are
+/// counted.
 pub(super) fn of_event(event: &Event, repeats: u64) -> io::Result<Vec<u8>> {
     let mut line = versioned(event)?;
-    // Its closing brace.
+    // The closing brace of the event.
     line.pop();
     line.extend_from_slice(br#","objects":["#);
     let mut shown = 0;

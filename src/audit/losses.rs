@@ -1,4 +1,4 @@
-//! Lines that were not written: counted at once, and said once a minute, in the log and in the audit itself.
+//! Lines that were not written: counted at once, and reported once per minute in the log and in the audit itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,21 +10,21 @@ use super::line::LeftOut;
 use crate::model::Tenant;
 use crate::telemetry::Metrics;
 
-/// How often at most they are said.
+/// The least time between two reports.
 pub(super) const MINUTE: Duration = Duration::from_mins(1);
 
-/// The most namespaces told apart. Further ones are counted together.
+/// The most namespaces that are counted separately. Further ones are counted together.
 const TENANTS: usize = 1024;
 
-/// The most that are named at once; the others a minute later.
+/// The most namespaces that one report names; the others follow a minute later.
 const NAMED: usize = 16;
 
 /// Why a line was not written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Cause {
-    /// The file did not take it, or took those before it too slowly.
+    /// The file did not take the line, or took the lines before it too slowly.
     File,
-    /// Its namespace has spent its share.
+    /// The namespace has used its share.
     Share,
 }
 
@@ -55,13 +55,13 @@ impl Losses {
         Self { metrics, unsaid: Mutex::default() }
     }
 
-    /// A line that is lost. Whether its mount is `delivered` all the same.
+    /// A line is lost. `delivered`: whether its mount is delivered all the same.
     pub(super) fn lost(&self, tenant: &Tenant, cause: Cause, delivered: bool, time: Timestamp) {
         self.metrics.audit_lines_lost(1);
         self.note(tenant, cause, delivered, time);
     }
 
-    /// A line that is not written, and its mount fails for that.
+    /// A line is not written, and its mount fails for that.
     pub(super) fn refused(&self, tenant: &Tenant, cause: Cause, time: Timestamp) {
         self.note(tenant, cause, false, time);
     }
@@ -78,14 +78,14 @@ impl Losses {
         }
     }
 
-    /// How long until something is to be said; `None`: there is nothing.
+    /// The time until the next report is due; `None`: there is nothing to report.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let unsaid = self.unsaid();
         let due = unsaid.said.map_or(now, |said| said + MINUTE);
         (!unsaid.by.is_empty()).then(|| due.saturating_duration_since(now))
     }
 
-    /// Says them, by a `write` of each line, until one fails; what was not said stays for the next time.
+    /// Reports the losses, one `write` for each line, until one fails; the rest waits for the next time.
     pub(super) fn say(&self, now: Instant, mut write: impl FnMut(&LeftOut) -> bool) {
         let mut most: Vec<(Tenant, Missing)> = {
             let mut unsaid = self.unsaid();
@@ -111,7 +111,7 @@ impl Losses {
     }
 }
 
-/// Names the three namespaces that miss most.
+/// Names the three namespaces that lost most lines.
 fn log(said: &[(Tenant, Missing)], cause: Cause) {
     let missing = || said.iter().map(|(tenant, missing)| (tenant, missing.by(cause))).filter(|(_, lines)| *lines > 0);
     let lines: u64 = missing().map(|(_, lines)| lines).sum();
@@ -121,7 +121,7 @@ fn log(said: &[(Tenant, Missing)], cause: Cause) {
     let namespaces = missing().take(3).map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>().join(", ");
     match cause {
         Cause::File => {
-            let what = "audit lines were lost: what audit.file names did not take them in time, or refused them";
+            let what = "audit lines were lost: the audit file (or standard output) did not take them in time, or refused them";
             tracing::error!(lines, namespaces, "{what}");
         }
         Cause::Share => {

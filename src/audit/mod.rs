@@ -1,12 +1,12 @@
-//! Who got what: one JSON line a mount, written in order by a thread of its own behind a queue that is bounded in bytes.
+//! Who got what: one JSON line per mount. A thread writes the lines in order. Its queue is bounded in bytes.
 //!
-//! A line says everything about a mount but values: the Pod, the class, and for each object its secret, files, version and outcome.
-//! kubelet asks again each minute; mounts that say the same as the one before are counted, not repeated. Queue, counted volumes and
-//! the lines of an hour are shared by namespace, so that none can take the others' lines away.
+//! A line has everything about a mount except values: the Pod, the class, and for each object its secret, files, version and outcome.
+//! kubelet asks again each minute; Keyferry counts mounts that say the same as the one before, and does not repeat the line. Namespaces
+//! share the queue, the counted volumes and the lines of an hour, so none can take the others' lines away.
 //!
-//! Reading order: `event` and `files` (what there is to say), `line` (how it is written), `repeats` (what need not be), `window` (who
-//! may write how much), `trail` (which lines are written, and at what length), `destination` (where to), `losses` (those that are not
-//! written), `alerts` (what is unusual).
+//! Reading order: `event` and `files` (what a line says), `line` (how it is written), `repeats` (which mounts need no line), `window` (who
+//! may write how much), `trail` (which lines are written, and how long they are), `destination` (where they go), `losses` (the lines that
+//! are not written), `alerts` (what is unusual).
 
 use std::fmt::Debug;
 use std::io::{self, Write};
@@ -45,18 +45,18 @@ use losses::{Cause, Losses};
 use repeats::Repeats;
 use trail::{Trail, Unwritten};
 
-/// Bytes that lines may keep in memory while they wait to be written. Those of one namespace keep no more than they leave free.
+/// The bytes that lines may keep in memory while they wait to be written. The lines of one namespace may take no more than they leave free.
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Takes a mount's line.
 #[async_trait]
 pub trait AuditSink: Debug + Send + Sync {
-    /// Counts a delivery that says what the volume's last mount said, where no line is due; whether it was one. It needs a gist, and no
-    /// objects.
+    /// Counts a delivery that says the same as the volume's last mount, where no line is due; returns whether it did. It needs a gist, and
+    /// no objects.
     fn count(&self, event: &Event) -> bool;
 
     /// # Errors
-    /// The line could not be written, and the admin wants the mount to fail then.
+    /// The line could not be written, and `audit.failClosed` is set.
     async fn record(&self, event: Event) -> Result<(), AuditUnavailable>;
 }
 
@@ -71,7 +71,7 @@ pub struct AuditUnavailable {
 /// The audit log: a queue, and the thread that empties it.
 #[derive(Debug)]
 pub struct AuditLog {
-    /// Bounded by the room that each event holds.
+    /// Bounded by the room that each event takes.
     queue: Sender<Message>,
     room: Shares,
     fail_closed: bool,
@@ -85,7 +85,7 @@ pub struct AuditLog {
 enum Message {
     Alert(Box<Alert>, Held),
     Event(Waiting),
-    /// Writes what is held back, and answers when all is written.
+    /// Writes what waits, and answers when all of it is written.
     Flush(oneshot::Sender<()>),
     /// Opens the file again.
     Reopen,
@@ -95,7 +95,7 @@ enum Message {
 struct Waiting {
     event: Box<Event>,
     tenant: Tenant,
-    /// With `failClosed`: the mount waits for it.
+    /// With `failClosed`: the mount waits for this.
     written: Option<oneshot::Sender<Result<(), AuditUnavailable>>>,
     held: Held,
 }
@@ -106,7 +106,8 @@ impl AuditLog {
     /// Opens the file and starts the writing thread. It ends when the log is dropped.
     ///
     /// # Errors
-    /// The file cannot be opened for appending, or rotated where that is asked for; it is a pipe that nobody reads; or no thread can be had.
+    /// The file cannot be opened for appending, or cannot be rotated where the configuration says so; it is a pipe that nobody reads; or no
+    /// thread can be started.
     pub fn open(config: &AuditConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let destination = match &config.file {
             None => Destination::Writer(Box::new(Patient(own_descriptor(&io::stdout())?))),
@@ -120,7 +121,7 @@ impl AuditLog {
     /// Writes to any writer.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// No thread can be started.
     pub fn start(writer: Box<dyn Write + Send>, fail_closed: bool, metrics: Arc<Metrics>) -> io::Result<Self> {
         Self::to(Destination::Writer(writer), fail_closed, metrics)
     }
@@ -135,24 +136,24 @@ impl AuditLog {
         Ok(Self { queue, room: Shares::new(QUEUE_BYTES), fail_closed, repeats, losses, alarms: Alarms::new(metrics) })
     }
 
-    /// Puts alert rules in force. What was counted for a rule that stays the same, stays.
+    /// Puts alert rules in force. The counts of a rule that stays the same are kept.
     pub fn configure(&self, alerts: &[AlertRule]) {
         self.alarms.configure(alerts);
     }
 
-    /// Opens the file again that has the name now, after the lines recorded so far. Nothing happens where it is the one that is open.
+    /// Opens again the file that has the name now, after the lines recorded so far. If it is the file that is open, nothing happens.
     pub fn reopen(&self) {
-        // Without the thread there is no file.
+        // Without the thread no file is open.
         let _ = self.queue.send(Message::Reopen);
     }
 
-    /// Waits until everything recorded so far is written, the counts of repeats included; for at most `limit`. Whether it is.
+    /// Waits until everything recorded so far is written, with the counts of repeats; for at most `limit`. Returns whether all is written.
     pub async fn flush(&self, limit: Duration) -> bool {
         let (done, written) = oneshot::channel();
         self.queue.send(Message::Flush(done)).is_ok() && timeout(limit, written).await.is_ok_and(|written| written.is_ok())
     }
 
-    /// Room in the queue; for the event without its objects, where there is no more.
+    /// Takes room in the queue; if there is not enough, room for the event without its objects.
     fn room_for(&self, event: &mut Event, tenant: &Tenant) -> Option<Held> {
         self.room.take(tenant, event.weight()).or_else(|| {
             event.shorten();
@@ -165,15 +166,15 @@ impl AuditLog {
 impl AuditSink for AuditLog {
     fn count(&self, event: &Event) -> bool {
         let may_count = event.gist.is_some() && event.outcome == Outcome::Delivered;
-        // What waits keeps its room until it is written: without any, the volume's last mount is the one that the table has.
+        // A waiting line keeps its room until it is written. A tenant without waiting lines has its volumes' last mounts in the table.
         may_count && self.room.of(event.namespace()) == 0 && self.repeats.count(event)
     }
 
     async fn record(&self, mut event: Event) -> Result<(), AuditUnavailable> {
         event.bound();
-        // As above.
+        // For the same reason.
         if self.room.of(event.namespace()) == 0 && self.repeats.count(&event) {
-            // It delivers nothing new. One that is denied again is another denial.
+            // A repeated delivery delivers nothing new. A mount that is denied again is another denial.
             if alerts::is_denial(&event) {
                 self.alarm(self.alarms.note(&event));
             }
@@ -214,11 +215,11 @@ impl AuditLog {
         }
     }
 
-    /// Counts what was noted, and writes the alert that it raises.
+    /// Counts it, and writes the alert that this raises.
     fn alarm(&self, noted: Option<Noted>) {
         let Some(alert) = noted.and_then(|noted| self.alarms.count(&noted, Instant::now())) else { return };
         let (tenant, time) = (alert.tenant(), alert.time());
-        // On nobody's account: its namespace may have filled its own.
+        // The line is not charged to the namespace, which may have used its own share.
         let sent = self.room.take(&Tenant::from(""), alert.weight()).map(|held| self.queue.send(Message::Alert(Box::new(alert), held)));
         if sent.is_none_or(|sent| sent.is_err()) {
             self.losses.lost(&tenant, Cause::File, false, time);
@@ -229,7 +230,7 @@ impl AuditLog {
 // === impl AuditUnavailable ===
 
 impl AuditUnavailable {
-    /// The line was not written in the mount's time.
+    /// The line was not written within the mount's time.
     pub fn late() -> Self {
         Self::of_file("it was not written in time".to_owned())
     }
@@ -243,7 +244,7 @@ impl AuditUnavailable {
     }
 
     fn of_file(why: String) -> Self {
-        Self { why, remedy: "free the disk or mend the file named by audit.file; mounts go on by themselves" }
+        Self { why, remedy: "free space on the disk, or repair the file that audit.file names; mounts then go on by themselves" }
     }
 
     fn over(tenant: &str) -> Self {
@@ -252,7 +253,7 @@ impl AuditUnavailable {
     }
 }
 
-/// The writing thread: lines in order, one write each, until every sender is gone.
+/// The writing thread: lines in order, one write for each, until every sender is gone.
 fn write_all(messages: &Receiver<Message>, mut trail: Trail, losses: &Losses) {
     loop {
         let received = match trail.say_in_time(Instant::now()) {
@@ -260,7 +261,7 @@ fn write_all(messages: &Receiver<Message>, mut trail: Trail, losses: &Losses) {
             None => messages.recv().map_err(|RecvError| RecvTimeoutError::Disconnected),
         };
         match received {
-            // What it holds of the queue is given back before the next look at what was lost.
+            // It gives its room in the queue back before the next look at the lost lines.
             Ok(Message::Event(waiting)) => waiting.write(&mut trail, losses),
             Ok(Message::Alert(alert, _held)) => trail.alert(&alert, Instant::now()),
             Ok(Message::Reopen) => trail.reopen(),

@@ -1,5 +1,5 @@
-//! Mounts that say the same as the volume's last one are counted; the count is written when something changes, each hour, and at the end.
-//! Of what was said a hash is kept, and no more: a volume costs the same few bytes whatever its class.
+//! Counts mounts that say the same as the volume's last one. The count is written when something changes, each hour, and at the end.
+//! Keyferry keeps only a hash of what a mount said: each volume costs the same few bytes, whatever its class is.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,14 @@ use crate::gathered::{Gathering, Prehashed};
 use crate::model::{Code, RequestId, Tenant};
 use crate::shelf::Shelf;
 
-/// Volumes remembered; past that, of the namespace that has most of them, the one heard of longest ago is written out and forgotten.
+/// The most volumes that are remembered. If there are more, the namespace with most volumes loses the one whose last mount is oldest: its
+/// count is written and the volume is forgotten.
 pub(super) const VOLUMES: usize = 4096;
 
-/// A volume whose mounts go on unchanged is written again after this many seconds, so that the log shows it is alive.
+/// A volume whose mounts stay the same gets a new line after this many seconds, so the log shows that it is still in use.
 const INTERVAL_SECONDS: i64 = 3600;
 
-/// Shared by the mounts, which count what says nothing new, and by the writing thread.
+/// The mounts share it (they count what says nothing new) with the writing thread.
 #[derive(Debug)]
 pub(super) struct Repeats {
     /// With a key of this process: nobody can find two mounts that count as the same.
@@ -35,10 +36,10 @@ struct Last {
     outcome: Outcome,
     code: Option<Code>,
     verified: bool,
-    /// Of the line that said it.
+    /// From the line that said it.
     line: RequestId,
     written: Timestamp,
-    /// Mounts since, and the newest of them.
+    /// The mounts since then, and the newest of them.
     repeats: u64,
     request: RequestId,
     time: Timestamp,
@@ -48,9 +49,9 @@ struct Last {
 /// What is to be written for a mount.
 #[derive(Debug)]
 pub(super) struct Passed {
-    /// First: mounts that were counted before it.
+    /// First: the mounts that were counted before it.
     pub(super) counts: Vec<Count>,
-    /// Then its own line, and how many mounts before it that line counts; `None`: it was counted itself.
+    /// Then its own line, and how many earlier mounts that line counts; `None`: this mount was counted too.
     pub(super) repeats: Option<u64>,
 }
 
@@ -63,12 +64,12 @@ impl Default for Repeats {
 }
 
 impl Repeats {
-    /// What is kept of a volume, in bytes, besides its place in the table.
+    /// How many bytes a volume takes in addition to its place in the table.
     #[cfg(test)]
     pub(super) const VOLUME: usize = size_of::<Last>();
 
-    /// Counts a mount that says the same as its volume's last one, where no line is due; whether it was one. Only for a tenant that has
-    /// nothing waiting to be written: what comes later may not be counted before it.
+    /// Counts a mount that says the same as its volume's last one, where no line is due; returns whether it did. Only for a tenant that has
+    /// no waiting lines: a later mount may not be counted before an earlier one.
     pub(super) fn count(&self, event: &Event) -> bool {
         let (volume, substance) = (event.volume(&self.hasher), event.substance(&self.hasher));
         let mut volumes = self.lock();
@@ -81,7 +82,7 @@ impl Repeats {
         }
     }
 
-    /// Whether a mount says the same as its volume's last one, be a line due or not.
+    /// Whether a mount says the same as its volume's last one, even if a line is due.
     pub(super) fn knows(&self, event: &Event) -> bool {
         let (volume, substance) = (event.volume(&self.hasher), event.substance(&self.hasher));
         self.lock().find(&volume).is_some_and(|last| last.substance == substance)
@@ -105,7 +106,7 @@ impl Repeats {
         Passed { counts, repeats: Some(repeats) }
     }
 
-    /// What was to be written was not: the volume's next mount is no repeat of it.
+    /// A line was not written: so the volume's next mount does not repeat it.
     pub(super) fn forget(&self, event: &Event) {
         self.lock().remove(&event.volume(&self.hasher));
     }
@@ -142,7 +143,7 @@ impl Last {
         }
     }
 
-    /// Whether a volume that goes on unchanged is to be written again.
+    /// Whether a volume that stays the same needs a new line.
     fn is_due(&self, event: &Event) -> bool {
         event.time.as_second() - self.written.as_second() >= INTERVAL_SECONDS
     }

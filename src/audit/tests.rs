@@ -141,7 +141,7 @@ async fn unchanged_repeats_are_counted_and_changes_are_written_at_once() {
     ");
 }
 
-/// One that says what an earlier one said is no repeat where another waits to be written between them.
+/// A mount that repeats an earlier one is not a repeat if another one waits to be written between them.
 #[tokio::test]
 async fn no_mount_is_counted_before_one_of_its_namespace_that_waits() {
     let ((open, gate), written) = (mpsc::channel(), Shared::default());
@@ -236,7 +236,7 @@ async fn an_unchanged_volume_shows_a_sign_of_life_each_hour() {
 #[tokio::test]
 async fn fail_closed_refuses_the_mount_when_the_line_cannot_be_written() {
     let log = AuditLog::start(Box::new(Full), true, Arc::default()).unwrap();
-    insta::assert_snapshot!(log.record(event(0, "3")).await.unwrap_err(), @"the audit line could not be written, and audit.failClosed is set: no storage space (free the disk or mend the file named by audit.file; mounts go on by themselves)");
+    insta::assert_snapshot!(log.record(event(0, "3")).await.unwrap_err(), @"the audit line could not be written, and audit.failClosed is set: no storage space (free space on the disk, or repair the file that audit.file names; mounts then go on by themselves)");
     let lenient = AuditLog::start(Box::new(Full), false, Arc::default()).unwrap();
     assert_eq!(lenient.record(event(0, "3")).await, Ok(()));
 }
@@ -250,7 +250,7 @@ async fn a_pipe_that_nobody_reads_is_no_wait() {
     insta::assert_snapshot!(refused, @"nobody reads this pipe (start its reader first, or name a file)");
 }
 
-/// A mount of a volume of its own.
+/// A mount of its own volume.
 fn mount_of(namespace: &str, volume: usize, second: i64) -> Event {
     let mut mount = event(second, "3");
     Arc::make_mut(mount.pod.as_mut().unwrap()).namespace = namespace.to_owned();
@@ -258,7 +258,7 @@ fn mount_of(namespace: &str, volume: usize, second: i64) -> Event {
     mount
 }
 
-/// What takes a line only when a test lets it.
+/// A writer that takes a line only when a test allows it.
 struct Stalled(mpsc::Receiver<()>, Shared);
 
 impl Write for Stalled {

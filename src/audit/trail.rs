@@ -1,7 +1,7 @@
-//! Which lines are written, and at what length: the writing thread's own state.
+//! Which lines are written, and how long they are: the writing thread's own state.
 //!
-//! kubelet keeps 50 MiB of a container's output. So that no namespace writes the others' lines out of it, each has a share of bytes for
-//! its lines; beyond that lines without objects, of which it has another share; beyond that it has none.
+//! kubelet keeps 50 MiB of a container's output. No namespace may push the others' lines out of it, so each has a share of bytes for its
+//! lines. After that its lines have no objects, and they have a second share. After that it has no lines.
 
 use std::fmt;
 use std::io;
@@ -18,10 +18,11 @@ use super::repeats::Repeats;
 use crate::model::Tenant;
 use crate::window::Window;
 
-/// Bytes of lines in an hour. A namespace alone on the node may write half of that.
+/// Bytes of lines in one hour. A namespace that is alone on the node may use half of it.
 pub(super) const HOUR_BYTES: usize = 8 * 1024 * 1024;
 
-/// Bytes of shortened lines in a minute, beyond those: of half a KiB each, about one a second for a namespace alone.
+/// Bytes of shortened lines in one minute, in addition: half a KiB for each line, so about one line per second for a namespace that is
+/// alone.
 pub(super) const MINUTE_BYTES: usize = 64 * 1024;
 
 pub(super) struct Trail {
@@ -30,7 +31,7 @@ pub(super) struct Trail {
     whole: Window,
     short: Window,
     losses: Arc<Losses>,
-    /// When the log last said that a line could not be written.
+    /// When the log last reported that a line could not be written.
     complained: Option<Instant>,
 }
 
@@ -49,10 +50,10 @@ impl Trail {
         Self { destination, repeats, whole, short, losses, complained: None }
     }
 
-    /// Writes the event, or counts it as a repeat; before it what had been counted until then.
+    /// Writes the event, or counts it as a repeat; before it, writes what was counted until then.
     ///
     /// # Errors
-    /// It is not written, and its volume's next mount is no repeat of it. The caller counts that.
+    /// It is not written, so the volume's next mount does not repeat it. The caller counts that.
     pub(super) fn pass(&mut self, event: &mut Event, tenant: &Tenant, now: Instant) -> Result<(), Unwritten> {
         let passed = self.repeats.pass(event, tenant);
         let written = self.counts(&passed.counts, now).and_then(|()| match passed.repeats {
@@ -65,7 +66,8 @@ impl Trail {
         written
     }
 
-    /// Writes an alert, whatever share its namespace has left: who fills the audit must not hide it by that. There are few of them.
+    /// Writes an alert even if its namespace has no share left: a namespace that fills the audit must not hide its alerts by that. There
+    /// are few alerts.
     pub(super) fn alert(&mut self, alert: &Alert, now: Instant) {
         if line::of(alert).and_then(|line| self.write(&line, now)).is_err() {
             self.losses.lost(&alert.tenant(), Cause::File, false, alert.time());
@@ -77,17 +79,17 @@ impl Trail {
         self.destination.reopen();
     }
 
-    /// Writes what has been counted so far, and what was left out.
+    /// Writes the counts so far, and a report of the lines that were left out.
     pub(super) fn flush(&mut self, now: Instant) {
         let counts = self.repeats.drain();
-        // What fails is counted there.
+        // A failure is counted there.
         let _ = self.counts(&counts, now);
         if self.losses.wait(now).is_some() {
             self.say(now);
         }
     }
 
-    /// Says what was left out, where its minute is over; how long until that is, where it is not.
+    /// Reports the lines that were left out, if the minute has ended; else returns how long that takes.
     pub(super) fn say_in_time(&mut self, now: Instant) -> Option<Duration> {
         if self.losses.wait(now)?.is_zero() {
             self.say(now);
@@ -113,7 +115,7 @@ impl Trail {
         self.write(&line, now).map_err(Unwritten::File)
     }
 
-    /// One that finds no share is left out; the first that cannot be written ends it.
+    /// A line without a share is left out; the first line that cannot be written ends this.
     fn counts(&mut self, counts: &[Count], now: Instant) -> Result<(), Unwritten> {
         for (at, count) in counts.iter().enumerate() {
             let line = line::of(count).map_err(Unwritten::File)?;

@@ -1,18 +1,18 @@
-//! What is kept: tables that outlive a mount, and how many bytes each of them may hold.
+//! The kept part: tables that live longer than a mount, and how many bytes each may hold.
 
-/// The largest weight of each table in bytes, keys included. A table that several backends have is one for all of them, or its ceiling is
-/// divided among them.
+/// The largest weight of each table in bytes, with its keys. Where several backends have such a table, they share one table, or its ceiling
+/// is divided among them.
 ///
-/// Together they are no more than what is kept. The largest two hold secrets: at 256 MiB of memory they have 15 MiB each.
+/// Together they are at most the kept part. The two largest hold secrets: with 256 MiB of memory they have 15 MiB each.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ceilings {
     /// Answers of stores over a network (`backend/cache/table.rs`).
     pub answers: usize,
-    /// Lines of the audit trail that are not written yet (`audit/mod.rs`).
+    /// Lines of the audit log that are not written yet (`audit/mod.rs`).
     pub audit: usize,
     /// HTTP clients for the addresses and the TLS settings of classes (`backend/store/vault/wire.rs`).
     pub clients: usize,
-    /// Requests that stores failed for, and the servers that classes name (`backend/stack/circuits/`).
+    /// Requests for which stores failed, and the servers that classes name (`backend/stack/circuits/`).
     pub held: usize,
     /// Leases, with their credentials (`backend/lease/state.rs`).
     pub leases: usize,
@@ -22,9 +22,9 @@ pub struct Ceilings {
     pub plain: usize,
     /// Parsed classes (`pipeline.rs`).
     pub plans: usize,
-    /// Pods and volumes that are watched or were written (`backend/lease/pods.rs`, `delivery/`).
+    /// Pods and volumes that Keyferry watches or has written (`backend/lease/pods.rs`, `delivery/`).
     pub pods: usize,
-    /// The last event of each volume (`audit/repeats.rs`), the volumes that Pods have (`pipeline/live.rs`), and what is needed to write one
+    /// The last event of each volume (`audit/repeats.rs`), the volumes that Pods have (`pipeline/live.rs`), and the data to write a volume
     /// again when a secret changes (`pipeline/watch.rs`).
     pub repeats: usize,
     /// The highest revisions seen in file vaults (`backend/file/reader.rs`).
@@ -36,7 +36,7 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// A fixed part of `kept` bytes for each table.
+    /// Gives each table a fixed part of `kept` bytes.
     pub fn of(kept: usize) -> Self {
         let part = |of_64: usize| kept / 64 * of_64;
         Self {

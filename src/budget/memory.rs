@@ -7,17 +7,19 @@ use crate::files::WholeFile;
 /// The longest file that is read, in bytes. `/proc/self/cgroup` has a line for each hierarchy, and the others hold one number.
 const MAX_FILE: usize = 16 * 1024;
 
-/// As many cgroups above the own one as are looked at.
+/// The most cgroups above the process's own that Keyferry looks at.
 const MAX_DEPTH: usize = 64;
 
-/// What a cgroup without a limit says in version 1: the largest number of pages. No machine has half of that.
+/// The value of a cgroup without a limit in version 1: the largest number of pages. No machine has half of that.
 const UNLIMITED: u64 = 1 << 62;
 
-/// The least limit in bytes of the process's cgroup and those above it, in version 2 (`memory.max`) and 1 (`memory.limit_in_bytes`) alike
-/// (Linux: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst). `None`: there is no limit, or it cannot be read.
+/// The lowest limit in bytes among the process's cgroup and those above it, in version 2 (`memory.max`) and version 1
+/// (`memory.limit_in_bytes`) (Linux: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst). `None`: there is no limit, or it
+/// cannot be read.
 ///
-/// In a container the path of the cgroup may be the node's (version 1), while the cgroup itself is mounted: so what is not there of the path
-/// is left out, and the mounted one is always looked at. All files are below `root`: `/`, but in a test.
+/// In a container, the path of the cgroup may be the node's path (version 1), but the mounted folder is the cgroup itself. So Keyferry
+/// leaves out the part of the path that does not exist, and always looks at the mounted folder. All files are below `root`: `/`, except in
+/// a test.
 pub fn memory_of_cgroup(root: &Path) -> Option<u64> {
     let own = read(&root.join("proc/self/cgroup")).unwrap_or_default();
     let (mut v1, mut v2) = ("", "");
@@ -35,10 +37,10 @@ pub fn memory_of_cgroup(root: &Path) -> Option<u64> {
     [v1, v2].into_iter().flatten().min()
 }
 
-/// The least number of the files of this name from a cgroup up to the mounted one.
+/// The lowest number in the files of this name, from a cgroup up to the mounted folder.
 fn least(mounted: &Path, cgroup: &str, file: &str) -> Option<u64> {
     let cgroup = Path::new(cgroup.trim_start_matches('/'));
-    // A cgroup outside of the namespace is `/../other`.
+    // A cgroup outside of the namespace has a path such as `/../other`.
     let within = cgroup.components().all(|part| matches!(part, Component::Normal(_)));
     let cgroup = if within { cgroup } else { Path::new("") };
     let limits = cgroup.ancestors().take(MAX_DEPTH).chain([Path::new("")]).filter_map(|dir| read(&mounted.join(dir).join(file)));
@@ -56,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    /// What is found where these files are.
+    /// The limit that is found with these files.
     fn found(files: &[(&str, &str)]) -> Option<u64> {
         let root = crate::folder::new();
         for (path, content) in files {
@@ -76,7 +78,7 @@ mod tests {
         assert_eq!(found(&[own, (at, "max\n"), (above, "134217728\n")]), Some(134_217_728));
         assert_eq!(found(&[own, (at, "268435456\n"), (above, "134217728\n")]), Some(134_217_728));
         assert_eq!(found(&[own, (at, "max\n"), (above, "max\n")]), None);
-        // Within a namespace of its own.
+        // In its own namespace.
         assert_eq!(found(&[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "67108864\n")]), Some(67_108_864));
     }
 
@@ -88,7 +90,7 @@ mod tests {
         assert_eq!(found(&[own, (&at("kubepods/pod1/c1/"), "104857600\n"), (&at(""), "9223372036854771712\n")]), Some(104_857_600));
         assert_eq!(found(&[own, (&at("kubepods/"), "104857600\n"), (&at(""), "9223372036854771712\n")]), Some(104_857_600));
         assert_eq!(found(&[own, (&at(""), "9223372036854771712\n")]), None, "no limit");
-        // The node's path, and the container's own cgroup mounted.
+        // The path is the node's, and the container's own cgroup is mounted.
         assert_eq!(found(&[own, (&at(""), "52428800\n")]), Some(52_428_800));
     }
 
@@ -106,17 +108,17 @@ mod tests {
             assert_eq!(found(&[("proc/self/cgroup", own), ("sys/fs/cgroup/memory.max", limit)]), None);
         }
         assert_eq!(found(&[]), None);
-        // Nothing outside of what is mounted is read.
+        // Nothing outside of the mounted folder is read.
         let outside = [("proc/self/cgroup", "0::/../../../proc\n"), ("proc/memory.max", "7\n"), ("sys/fs/cgroup/memory.max", "9\n")];
         assert_eq!(found(&outside), Some(9));
-        // Of any depth.
+        // At any depth.
         let deep = format!("0::{}\n", "/a".repeat(2_000));
         assert_eq!(found(&[("proc/self/cgroup", &deep), ("sys/fs/cgroup/memory.max", "9\n")]), Some(9));
     }
 
     #[test]
     fn the_real_ones_can_be_read() {
-        // Whatever this machine has: a number that is one.
+        // Any machine must give a number.
         assert!(memory_of_cgroup(Path::new("/")).is_none_or(|limit| limit > 0 && limit < UNLIMITED));
         assert!(super::super::memory(None) > 0);
         assert_eq!(super::super::memory(Some(7)), 7);

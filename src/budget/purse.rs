@@ -11,11 +11,11 @@ use super::Budget;
 use crate::model::Tenant;
 use crate::turns::{Drawn, Turn, Turns};
 
-/// Bytes that each place has for its mount: no other can hold them.
+/// The bytes that each place has for its mount: no other mount can hold them.
 pub const FREE: usize = 32 * 1024;
 
-/// What a mount has spent, and from what. It has the mount's place, whose free bytes it spends first: so whatever is paid from here keeps
-/// the place until it is given back.
+/// What a mount has spent. It has the mount's place and spends the place's free bytes first. So bytes that are paid from here keep the
+/// place until they are given back.
 pub struct Purse {
     moving: Turns,
     place: Turn,
@@ -31,14 +31,14 @@ pub struct Spent {
     n: usize,
 }
 
-/// A purse in the hands of those who ask stores on the mount's behalf.
+/// A purse for the code that asks stores for the mount.
 #[derive(Clone, Debug)]
 pub struct Payer {
     purse: Arc<Purse>,
     prepaid: usize,
 }
 
-/// Something that grows, and is paid for as it does.
+/// Something that grows. Each part is paid when it comes.
 #[derive(Debug, Default)]
 pub struct Growing {
     payer: Option<Payer>,
@@ -52,7 +52,7 @@ pub enum Unpaid {
     /// The others have not left enough. The mount gives everything back and waits for a whole.
     #[error("there is not enough memory at the moment")]
     Short,
-    /// More than a whole: no mount may hold as much.
+    /// More than a whole: no mount may hold that much.
     #[error("it needs more than the {most} bytes that a mount may hold")]
     TooLarge { most: usize },
 }
@@ -60,20 +60,20 @@ pub enum Unpaid {
 /// Why there is no whole.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum NoWhole {
-    /// A fault of ours: who holds something does not wait.
+    /// A bug: a mount that holds something must not wait.
     #[error("{0} bytes are held by the mount that waits")]
     Holding(usize),
     #[error("there was not enough memory in time")]
     Late,
 }
 
-/// Without a whole, what is spent beyond [`FREE`] is drawn, to the byte.
+/// Without a whole, every byte beyond [`FREE`] is drawn.
 #[derive(Default)]
 struct Account {
     spent: usize,
     drawn: Option<Drawn>,
     whole: Option<Turn>,
-    /// It came short, or waits for a whole: until it has one, nothing is spent.
+    /// The purse had not enough bytes, or waits for a whole: until it has one, nothing is spent.
     short: bool,
 }
 
@@ -89,16 +89,16 @@ impl Purse {
     /// Pays for `n` bytes, without waiting.
     ///
     /// # Errors
-    /// [`Unpaid::Short`], never with a whole; or [`Unpaid::TooLarge`], with and without one.
+    /// [`Unpaid::Short`], which never happens with a whole; or [`Unpaid::TooLarge`], with or without one.
     pub fn spend(self: &Arc<Self>, n: usize) -> Result<Spent, Unpaid> {
         self.pay(n)?;
         Ok(Spent { purse: Arc::clone(self), n })
     }
 
-    /// Waits in the tenant's line for a whole. Nothing is spent meanwhile, and nothing may be held.
+    /// Waits in the tenant's line for a whole. During this time the mount spends nothing and must hold nothing.
     ///
     /// # Errors
-    /// None came by then; or something is held, and nothing was waited for.
+    /// No whole came in time; or the mount holds something, and did not wait.
     pub async fn whole(&self, until: Instant) -> Result<(), NoWhole> {
         let waiting = {
             let mut account = self.account();
@@ -120,7 +120,7 @@ impl Purse {
         Ok(())
     }
 
-    /// Gives back what is not spent of a whole. From then on more is drawn, as without one.
+    /// Gives back the part of a whole that is not spent. From then on bytes are drawn, as without a whole.
     pub fn settle(&self) {
         let mut account = self.account();
         if let Some(whole) = account.whole.take() {
@@ -128,7 +128,7 @@ impl Purse {
         }
     }
 
-    /// Resolves when the purse has come short, for those who spend from it in tasks of their own: they give back what they have.
+    /// Resolves when the purse has not enough bytes. Tasks that spend from it then give back what they have.
     pub async fn came_short(&self) {
         loop {
             let came_short = self.came_short.notified();
@@ -154,7 +154,7 @@ impl Purse {
         self.place.tenant()
     }
 
-    /// Bytes that are paid for now.
+    /// The bytes that are paid now.
     pub fn spent(&self) -> usize {
         self.account().spent
     }
@@ -203,7 +203,7 @@ impl Purse {
         }
     }
 
-    /// A panic elsewhere cannot leave the account half-changed: nothing that is done with it panics.
+    /// A panic elsewhere cannot leave the account half-changed: no code panics while it holds the lock.
     fn account(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,17 +220,17 @@ impl Spent {
         self.n
     }
 
-    /// Pays for `n` bytes more, for what grows.
+    /// Pays for `n` more bytes, for something that grows.
     ///
     /// # Errors
-    /// As [`Purse::spend`]; what was paid before stays.
+    /// As [`Purse::spend`]; earlier payments stay.
     pub fn more(&mut self, n: usize) -> Result<(), Unpaid> {
         self.purse.pay(n)?;
         self.n += n;
         Ok(())
     }
 
-    /// Gives back all but `to` bytes; a higher number changes nothing.
+    /// Gives back all except `to` bytes; a higher number changes nothing.
     pub fn shrink(&mut self, to: usize) {
         let n = self.n.saturating_sub(to);
         if n > 0 {
@@ -253,7 +253,7 @@ impl Payer {
         Self { purse: Arc::clone(purse), prepaid: 0 }
     }
 
-    /// For something of which so many bytes are paid already, by who asks for it.
+    /// For something that is paid already, with this many bytes, by the code that asks for it.
     pub fn prepaid(&self, bytes: usize) -> Self {
         Self { prepaid: bytes, ..self.clone() }
     }
@@ -266,12 +266,12 @@ impl Payer {
 // === impl Growing ===
 
 impl Growing {
-    /// Without a payer it costs nothing: it is the daemon's own.
+    /// Without a payer it costs nothing: it belongs to the daemon itself.
     pub fn new(payer: Option<Payer>) -> Self {
         Self { payer, ..Self::default() }
     }
 
-    /// Pays for `n` bytes more.
+    /// Pays for `n` more bytes.
     ///
     /// # Errors
     /// As [`Purse::spend`].
@@ -285,7 +285,7 @@ impl Growing {
         }
     }
 
-    /// What it has cost, to be kept as long as it is.
+    /// What it has cost. It is kept as long as the thing itself.
     pub fn spent(self) -> Option<Spent> {
         self.spent
     }

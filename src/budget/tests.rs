@@ -7,7 +7,7 @@ use super::*;
 
 mod model;
 
-/// What `limits` has by default, with 1 MiB a secret: the raw body of a store is at most four times that, and 64 KiB.
+/// The defaults of `limits`, with 1 MiB per secret: the raw body of a store is at most four times that, and 64 KiB.
 const MOUNT_BYTES: usize = 7 * MIB / 2;
 const BODY: usize = 4 * MIB + 64 * 1024;
 const PLACES: usize = 512;
@@ -24,7 +24,7 @@ fn budget() -> Budget {
     Budget::new(MEMORY, MOUNT_BYTES, BODY, PLACES).unwrap()
 }
 
-/// A purse of a mount that has one of many places.
+/// The purse of a mount that has one of many places.
 fn purse(budget: &Budget, name: &str) -> Arc<Purse> {
     Purse::new(budget, Turns::new(4).take(&tenant(name), soon()).now_or_never().flatten().unwrap())
 }
@@ -54,7 +54,7 @@ fn two_wholes_must_have_room() {
     insta::assert_snapshot!(fault(64 * MIB, MOUNT_BYTES, BODY, PLACES), @"limits.memory: 64MiB is not enough. Mounts can use 24MiB of it, and need 52.1MiB: 36.1MiB for two mounts of limits.mountBytes = 3.5MiB, and 16MiB for limits.mounts = 512 small ones (set limits.memory, or the container's memory limit, to at least 140MiB, or lower limits.mountBytes or limits.mounts)");
     assert!(fault(MEMORY, usize::MAX, 0, usize::MAX).starts_with("limits.memory: 256MiB is not enough"));
     assert!(Budget::new(64 * MIB, 512 * 1024, MIB + 64 * 1024, 128).is_ok());
-    // What the message says is enough is enough, and hardly more.
+    // The memory that the message asks for is enough, and hardly more than enough.
     for (mount_bytes, body, places) in [(MOUNT_BYTES, BODY, PLACES), (1, 0, 1), (MIB, MIB, 64), (200 * MIB, 1, 7)] {
         let enough: usize = (1..10_000).find(|memory| Budget::new(memory * MIB, mount_bytes, body, places).is_ok()).unwrap();
         let text = fault((enough - 1) * MIB, mount_bytes, body, places);
@@ -62,7 +62,7 @@ fn two_wholes_must_have_room() {
     }
 }
 
-/// Whatever one tenant takes, and in whatever order, another finds a whole at once; but where the log says so.
+/// Whatever one tenant takes, and in any order, another tenant finds a whole at once; except where the log warns.
 #[tokio::test]
 async fn one_tenant_leaves_the_others_a_whole() {
     let is_left = |budget: &Budget, draws_first: bool| {
@@ -101,7 +101,7 @@ fn a_large_request_never_keeps_a_small_one_out() {
     let small: Vec<_> = std::iter::from_fn(|| budget.read(SMALL)).collect();
     assert_eq!(small.len(), 4 * MIB / SMALL);
     assert!(budget.read(usize::MAX).is_none() && budget.read(0).is_some());
-    // Once they are somebody's, the next can be read.
+    // When their tenant is known, the next can be read.
     let shop: Vec<_> = small.into_iter().map_while(|unread| unread.of(&tenant("shop"))).collect();
     assert!(shop.len() == 4 * MIB / SMALL && shop.iter().all(|held| held.tenant().as_str() == "shop"));
     assert!(budget.read(SMALL).unwrap().of(&tenant("shop")).is_none(), "it has its share, and hears so at once");
@@ -180,7 +180,7 @@ async fn one_that_came_short_spends_nothing_until_it_has_a_whole() {
         let mut whole = Box::pin(own.whole(soon()));
         assert!((&mut whole).now_or_never().is_none());
         assert_eq!(own.spend(1).unwrap_err(), Unpaid::Short);
-        // Its tenant waits for its first whole; others that hold nothing have to wait for nobody.
+        // Its tenant waits for its first whole; others that hold nothing need not wait.
         assert_eq!(crowd[0].spend(1).unwrap_err(), Unpaid::Short);
         assert!(purse(&budget, "other").spend(FREE + MIB).is_ok());
     }
@@ -230,7 +230,7 @@ async fn what_is_not_spent_of_a_whole_comes_back_at_the_end() {
     drop(answer);
 }
 
-/// Those who wait in a task of their own hear of it.
+/// Tasks that wait on their own get the report.
 #[tokio::test]
 async fn a_flight_hears_that_its_purse_came_short() {
     let budget = budget();

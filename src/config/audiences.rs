@@ -1,4 +1,4 @@
-//! `identity.audience` is never a store's: whoever is shown a Pod's token for the daemon could ask the daemon for that Pod's secrets.
+//! No store may have `identity.audience`: a store that receives a Pod's token for the daemon could ask the daemon for that Pod's secrets.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::backend::BackendConfig;
 use crate::model::BackendName;
 use crate::yaml::{Faults, Node, Position, Reader, Value};
 
-/// The key whose list has entries that nobody wrote.
+/// The key whose list also has entries that are not in the file.
 const CLASS_MAY: &str = "classMay.audience";
 
 /// Every place where a backend's entry names the daemon's own audience.
@@ -15,7 +15,8 @@ pub(super) fn check(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, Ba
     for (name, backend) in backends {
         for (key, audience) in backend.kind().facts().audiences().into_iter().filter(|(_, audience)| *audience == own) {
             let (at, said) = find(node, [name.as_str()].into_iter().chain(key.split('.')), audience);
-            // A class of a peer may have the peer's own audience where none is named; policy refuses it to a class that does.
+            // A class of another provider may get that provider's own audience where none is named; the policy refuses this audience if a
+            // class names it.
             if !said && key == CLASS_MAY {
                 continue;
             }
@@ -25,27 +26,28 @@ pub(super) fn check(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, Ba
                 format!("is {audience:?} by default, and so is identity.audience")
             };
             let problem = format!(
-                "{is}: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests \
-                 of the CSIDriver object)"
+                "{is}: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, \
+                 and add it to tokenRequests of the CSIDriver object)"
             );
             faults.add(at, format!("backends.{name}.{key}"), problem);
         }
     }
 }
 
-/// Of each backend where Keyferry logs in with the Pods' tokens: without verified tokens, no mount from it could ever work.
+/// Checks each backend where Keyferry logs in with the Pods' tokens: without verified tokens, no mount from it could ever work.
 pub(super) fn check_verified(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, BackendConfig>, faults: &mut Faults) {
     let Some(node) = reader.get("backends") else { return };
     for (name, backend) in backends {
         let Some(audience) = backend.kind().facts().audience else { continue };
         let (at, _) = find(node, [name.as_str()].into_iter().chain(audience.key.split('.')), audience.text);
-        let problem = "Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token, and sends a \
-                       store none (set identity.verify to jwks or token-review, or choose a login of the daemon's own)";
+        let problem = "Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token and \
+                       sends none to a store (set identity.verify to jwks or token-review, or choose a login with the daemon's own \
+                       credentials)";
         faults.add(at, format!("backends.{name}.auth"), problem);
     }
 }
 
-/// Where a key is, or what of the way to it is there; and whether the audience is written there, in a list or alone.
+/// The place of a key, or of the part of its path that exists; and whether the audience is written there, alone or in a list.
 fn find<'k>(node: &Node, keys: impl Iterator<Item = &'k str>, audience: &str) -> (Position, bool) {
     let mut found = node;
     for key in keys {

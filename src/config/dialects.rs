@@ -1,4 +1,4 @@
-//! The mapping under `dialects`: which backend serves the classes of a peer, where that is not plain.
+//! The mapping under `dialects`: which backend serves the classes of another provider, where this is not clear.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use crate::yaml::{Faults, Reader};
 
 const DIALECTS: [&str; 5] = ["vault", "openbao", "aws", "azure", "gcp"];
 
-/// The peers whose classes are not understood yet.
+/// The providers whose classes are not supported yet.
 const LATER: [&str; 2] = ["azure", "gcp"];
 
-/// Which backend serves whose classes. A backend that is faulty itself is not held against the dialect.
+/// Which backend serves which dialect's classes. If the backend itself has faults, that is not a fault of the dialect.
 pub(super) fn parse(
     reader: &mut Reader<'_>,
     backends: &BTreeMap<BackendName, BackendConfig>,
@@ -47,7 +47,7 @@ pub(super) fn parse(
     dialects
 }
 
-/// The kind of the stores that a peer's classes are about.
+/// The kind of store that a provider's classes are for.
 fn kind_of(dialect: &str) -> &'static str {
     if dialect == "aws" { "aws" } else { "vault" }
 }

@@ -1,11 +1,11 @@
-//! The files that the configuration names: for whoever looks after them.
+//! The files that the configuration names, for the code that checks them.
 
 use super::Config;
 use crate::identity::{Keys, Verify};
 use crate::model::NamedFile;
 
 impl Config {
-    /// Each with the key that names it. Folders are not among them.
+    /// Each file with the key that names it. Folders are not among them.
     pub fn files(&self) -> Vec<NamedFile> {
         let mut files: Vec<NamedFile> = self.version_key.iter().map(|path| NamedFile::secret("versionKey", path)).collect();
         if let Verify::Jwks { keys, .. } = &self.identity.verify {

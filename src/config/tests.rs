@@ -105,20 +105,20 @@ backends:
 policy: []
 "#;
     insta::assert_snapshot!(faults(text), @r#"
-    keyferry.yaml:4:76: backends.a.auth.audience: "own" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
-    keyferry.yaml:10:19: backends.b.auth.bearer.podToken: "own" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
-    keyferry.yaml:16:23: backends.c.classMay.audience: "own" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
+    keyferry.yaml:4:76: backends.a.auth.audience: "own" is identity.audience: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, and add it to tokenRequests of the CSIDriver object)
+    keyferry.yaml:10:19: backends.b.auth.bearer.podToken: "own" is identity.audience: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, and add it to tokenRequests of the CSIDriver object)
+    keyferry.yaml:16:23: backends.c.classMay.audience: "own" is identity.audience: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, and add it to tokenRequests of the CSIDriver object)
     "#);
     let defaults = text.replace("audience: own", "audience: vault");
     let defaults = defaults.split("  a: ").next().unwrap().to_owned();
     insta::assert_snapshot!(faults(&format!("{defaults}  bao: {{ kind: vault, address: \"https://bao\", auth: {{ method: jwt }} }}\npolicy: []\n")), @r#"
-    keyferry.yaml:4:53: backends.bao.auth.audience: is "vault" by default, and so is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
+    keyferry.yaml:4:53: backends.bao.auth.audience: is "vault" by default, and so is identity.audience: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, and add it to tokenRequests of the CSIDriver object)
     "#);
     let of_a_peer = MINIMAL.replace("verify: driver", "verify: token-review, audience: openbao");
     Config::parse(&of_a_peer.replace("files: {", "bao: { kind: vault, address: \"https://bao\", auth: { method: jwt } }, files: {"))
         .unwrap();
     let by_default = "backends: { bao: { kind: http, url: \"https://s/{name}\", auth: { bearer: { podToken: keyferry } } } }\nidentity: { verify: token-review }\npolicy: []\n";
-    insta::assert_snapshot!(faults(by_default), @r#"keyferry.yaml:1:85: backends.bao.auth.bearer.podToken: "keyferry" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)"#);
+    insta::assert_snapshot!(faults(by_default), @r#"keyferry.yaml:1:85: backends.bao.auth.bearer.podToken: "keyferry" is identity.audience: Keyferry gives no store a Pod's token for Keyferry itself (name the store's own audience, and add it to tokenRequests of the CSIDriver object)"#);
 }
 
 #[test]
@@ -145,28 +145,28 @@ events: { enabled: yes }
 ";
     insta::assert_snapshot!(faults(text), @r#"
     keyferry.yaml:2:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
-    keyferry.yaml:2:13: providers: "keyfery" is no provider name (known: keyferry, vault, openbao, aws, azure, gcp)
-    keyferry.yaml:2:29: providers: "vault" stands there twice (remove one)
+    keyferry.yaml:2:13: providers: "keyfery" is not a provider name (known: keyferry, vault, openbao, aws, azure, gcp)
+    keyferry.yaml:2:29: providers: "vault" is there twice (remove one)
     keyferry.yaml:3:12: socketDir: "run/s" is not an absolute path (start it with /)
     keyferry.yaml:4:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
-    keyferry.yaml:5:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
-    keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)
+    keyferry.yaml:5:16: allowedPeers: "root" is not a user id (write a number, such as 0 for root)
+    keyferry.yaml:5:22: allowedPeers: 65534 is the id of every user of another user namespace: it cannot be allowed (remove it)
     keyferry.yaml:6:1: identty: is not a known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
     keyferry.yaml:10:15: backends.s3.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
-    keyferry.yaml:12:20: limits.objects: "0" is no count (write a whole number from 1 to 100000)
+    keyferry.yaml:12:20: limits.objects: "0" is not a count (write a whole number from 1 to 100000)
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
     keyferry.yaml:12:50: limits.timeout: "10ms" is under 1s: no mount could be served
     keyferry.yaml:13:16: audit.file: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     keyferry.yaml:13:33: audit.failClosed: must be true or false (write one of them, without quotes)
     keyferry.yaml:13:46: audit.alerts: is a mapping, but must be a list of rules (start each with `- `)
-    keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
-    keyferry.yaml:15:11: delivery: "csi" is no way to deliver (driver, or provider)
-    keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
-    keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)
+    keyferry.yaml:14:20: metrics.listen: "localhost" is not an address to listen at (write for example 127.0.0.1:8095; port 0 takes a free one)
+    keyferry.yaml:15:11: delivery: "csi" is not a way to deliver (write driver or provider)
+    keyferry.yaml:17:16: log.format: "xml" is not a log format (write json or text)
+    keyferry.yaml:17:28: log.level: "loud" is not a log level (write error, warn, info, debug or trace)
     keyferry.yaml:18:17: cache.fresh: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
     keyferry.yaml:18:31: cache.sealed.dir: is missing (the folder that stays over restarts, such as /var/lib/keyferry/cache)
     keyferry.yaml:18:31: cache.sealed.key: is missing (the file of 32 bytes that encrypts it, such as /etc/keyferry/cache.key, or a list of such)
@@ -181,7 +181,7 @@ fn events_are_told_where_tokens_are_looked_at() {
     for off in ["{ enabled: false }", "{}", "null"] {
         assert!(!Config::parse(&with("driver", off)).unwrap().events, "{off}");
     }
-    insta::assert_snapshot!(faults(&with("driver", "{ enabled: true }")), @"keyferry.yaml:4:20: events.enabled: Keyferry tells Events only of Pods that a token has proven, and with identity.verify: driver it looks at no token (set identity.verify to jwks or token-review, or remove `events`)");
+    insta::assert_snapshot!(faults(&with("driver", "{ enabled: true }")), @"keyferry.yaml:4:20: events.enabled: Keyferry sends Events only for Pods that a token has proven, but with identity.verify: driver it checks no token (set identity.verify to jwks or token-review, or remove `events`)");
 }
 
 #[test]
@@ -262,28 +262,28 @@ policy:
     read: ["later/x", "web/x", "bao/team-a/**", "bao/*/kv", "bao/**"]
 "#;
     insta::assert_snapshot!(faults(text), @r#"
-    keyferry.yaml:15:19: backends.own.classMay.namespace: "" is nothing that a class can say (did you mean "root"?)
-    keyferry.yaml:15:44: backends.own.classMay.namespace: "/team" is nothing that a class can say (did you mean "team"?)
-    keyferry.yaml:16:19: backends.own.classMay.role: "" is nothing that a class can say (is empty)
-    keyferry.yaml:16:23: backends.own.classMay.role: "$namespace": "$namespace" is no placeholder (did you mean "${namespace}"?)
-    keyferry.yaml:17:15: backends.own.classMay.mount: "/kubernetes/" is nothing that a class can say (did you mean "kubernetes"?)
-    keyferry.yaml:18:17: backends.own.classMay.address: "https://BAO:8200/" is nothing that a class can say (did you mean "https://bao:8200"?)
-    keyferry.yaml:18:38: backends.own.classMay.address: "bao:8200" is nothing that a class can say (does not begin with https://, http:// or unix:///)
-    keyferry.yaml:18:50: backends.own.classMay.address: "*" is nothing that a class can say (`**` is any; name what classes may say, such as https://bao.example:8200)
-    keyferry.yaml:19:18: backends.own.classMay.audience: "{{ .Values.audience }}": "{{ .Values.audience }}" is no placeholder (there are ${namespace}, ${serviceAccount})
+    keyferry.yaml:15:19: backends.own.classMay.namespace: "" is not something that a class can say (did you mean "root"?)
+    keyferry.yaml:15:44: backends.own.classMay.namespace: "/team" is not something that a class can say (did you mean "team"?)
+    keyferry.yaml:16:19: backends.own.classMay.role: "" is not something that a class can say (is empty)
+    keyferry.yaml:16:23: backends.own.classMay.role: "$namespace": "$namespace" is not a placeholder (did you mean "${namespace}"?)
+    keyferry.yaml:17:15: backends.own.classMay.mount: "/kubernetes/" is not something that a class can say (did you mean "kubernetes"?)
+    keyferry.yaml:18:17: backends.own.classMay.address: "https://BAO:8200/" is not something that a class can say (did you mean "https://bao:8200"?)
+    keyferry.yaml:18:38: backends.own.classMay.address: "bao:8200" is not something that a class can say (does not begin with https://, http:// or unix:///)
+    keyferry.yaml:18:50: backends.own.classMay.address: "*" is not something that a class can say (`**` is any; name what classes may say, such as https://bao.example:8200)
+    keyferry.yaml:19:18: backends.own.classMay.audience: "{{ .Values.audience }}": "{{ .Values.audience }}" is not a placeholder (there are ${namespace}, ${serviceAccount})
     keyferry.yaml:21:18: backends.later.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:24:12: policy rule 1.deny: "file/shop/db": there is no backend "file" (did you mean "files/shop/db"?)
     keyferry.yaml:24:28: policy rule 1.deny: "files/.x": the name has the element ".x": what starts with a dot is the vault's own (choose another name)
     keyferry.yaml:24:40: policy rule 1.deny: "files/db@3": the name ends in `@3`, which reads as a pinned version (write `version: "3"` for that)
     keyferry.yaml:24:54: policy rule 1.deny: "files/a.age/x": the name has the element "a.age": the vault adds `.age` by itself (write "a")
-    keyferry.yaml:24:71: policy rule 1.deny: "bao/v1/team-a/kv/data/x": `v1/` belongs to the API, and to no name (did you mean "bao/team-a/kv/data/x"?)
+    keyferry.yaml:24:71: policy rule 1.deny: "bao/v1/team-a/kv/data/x": `v1/` belongs to the API, not to the name (did you mean "bao/team-a/kv/data/x"?)
     keyferry.yaml:24:98: policy rule 1.deny: "bao/kv/data/x": names there begin with the backend's namespace, "team-a" (did you mean "bao/team-a/kv/data/x"?)
     keyferry.yaml:26:14: policy rule 2.update: "files/x": files only reads, and nothing is updated there (write it under `read`, or remove it)
     keyferry.yaml:26:25: policy rule 2.update: "we*/x": web only reads, and nothing is updated there (write it under `read`, or remove it)
     "#);
 }
 
-/// Everything that is wrong with failovers, at once and beside what is wrong elsewhere.
+/// Everything that is wrong with failovers, reported together with the faults of other keys.
 #[test]
 fn a_failover_has_two_backends_of_one_kind() {
     let text = r#"

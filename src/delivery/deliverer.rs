@@ -1,6 +1,6 @@
-//! How the files reach the volume: in the answer, for the driver to write; or written by the daemon itself, before it answers.
+//! How the files reach the volume: in the answer, so the driver writes them; or the daemon writes them itself before it answers.
 //!
-//! Apart from the answer's shape and from the writer of volumes, because this is where the two meet the clock: which mount's turn it is,
+//! This is separate from the answer's form and from the writer of volumes, because here both depend on the clock: which mount's turn it is,
 //! how many write at once, and what a deadline does to a write.
 
 use std::fs::File;
@@ -22,13 +22,13 @@ use crate::clock::Clock;
 use crate::model::{Code, PodIdentity, Tenant};
 use crate::work::Unfinished;
 
-/// Who writes the volume, by the configuration's `delivery`.
+/// Who writes the volume, as `delivery` in the configuration says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum DeliveryMode {
-    /// The driver, from the files in the answer.
+    /// The driver writes, from the files in the answer.
     #[default]
     Driver,
-    /// The daemon. The answer has no files, and the driver leaves the volume alone (`proto/provider.proto`).
+    /// The daemon writes. The answer has no files, and the driver leaves the volume alone (`proto/provider.proto`).
     Provider,
 }
 
@@ -41,11 +41,12 @@ pub struct Deliverer {
     volumes: Arc<Volumes>,
 }
 
-/// The right to deliver one volume. While it is held no other mount delivers it, so what was fetched later is written later.
+/// The right to deliver one volume. While it is held, no other mount delivers this volume: so files that were fetched later are written
+/// later.
 #[derive(Debug)]
 pub struct Reservation(Option<Box<Volume>>);
 
-/// A volume that the daemon writes, and its turn at it.
+/// A volume that the daemon writes, with the turn at it.
 #[derive(Debug)]
 struct Volume {
     kubelet_dir: Arc<Path>,
@@ -54,24 +55,24 @@ struct Volume {
     clock: Arc<dyn Clock>,
     volumes: Arc<Volumes>,
     tenant: Tenant,
-    /// Whether the folder's time of change stays as it is: nobody has asked for this write.
+    /// Whether the folder's modification time stays the same: no mount has asked for this write.
     unasked: bool,
     turn: VolumeTurn,
 }
 
-/// The turn at a volume that has been delivered: until it is dropped, no other mount delivers it.
+/// The turn at a volume that has been delivered: until this is dropped, no other mount delivers the volume.
 #[derive(Debug)]
 #[must_use = "the turn ends when it is dropped"]
 pub struct Handed {
     _turn: Option<VolumeTurn>,
 }
 
-/// Why a volume was not written. Unless it is [`VolumeError::Untidy`], the former files are in force, whole.
+/// Why a volume was not written. Except with [`VolumeError::Untidy`], the former files are in force, complete.
 #[derive(Debug, Error)]
 pub enum DeliveryError {
     #[error(transparent)]
     Target(#[from] TargetError),
-    #[error("target_path: the mount's time was over before the volume could be written (kubelet tries again by itself)")]
+    #[error("target_path: the mount's time ended before the volume could be written (kubelet tries again by itself)")]
     TooLate,
     #[error("target_path: {0}")]
     Volume(#[from] VolumeError),
@@ -88,16 +89,16 @@ impl Deliverer {
         self.mode
     }
 
-    /// Whether volumes could be written at all.
+    /// Whether Keyferry could write volumes at all.
     ///
     /// # Errors
-    /// What is wrong, in words for the admin.
+    /// What is wrong, for the admin.
     pub fn check(&self) -> Result<(), String> {
         let pods: PathBuf = self.kubelet_dir.join("pods");
         match (self.mode, std::fs::metadata(&pods)) {
             (DeliveryMode::Driver, _) => Ok(()),
             (DeliveryMode::Provider, Ok(found)) if found.is_dir() => Ok(()),
-            (DeliveryMode::Provider, Ok(_)) => Err(format!("{}: is no folder (is kubeletDir right?)", pods.display())),
+            (DeliveryMode::Provider, Ok(_)) => Err(format!("{}: is not a folder (is kubeletDir right?)", pods.display())),
             (DeliveryMode::Provider, Err(error)) => {
                 let remedy = "is kubeletDir right, and mounted into the provider with mount propagation HostToContainer?";
                 Err(format!("{}: {error} ({remedy})", pods.display()))
@@ -105,10 +106,11 @@ impl Deliverer {
         }
     }
 
-    /// Waits until then for the turn at the volume, and checks that it is one to write: before anything is fetched for it.
+    /// Waits for the turn at the volume, and checks that Keyferry may write it: before any secret is fetched for it.
     ///
     /// # Errors
-    /// The target is not a volume of this Pod, or not in memory, or out of reach, or there was no turn. Nothing where the driver writes.
+    /// The target is not a volume of this Pod, or not in memory, or cannot be reached, or there was no turn. No error where the driver
+    /// writes.
     pub async fn reserve(
         &self,
         tenant: &Tenant,
@@ -126,8 +128,8 @@ impl Deliverer {
     }
 
     /// As [`Deliverer::reserve`], for a write that no mount asks for: only where no mount has the turn or waits for it, and only where the
-    /// daemon writes. After it the folder's time of change is what it was. The driver skips its next mount of a folder that changed
-    /// a short time ago (`docs/delivery.md`).
+    /// daemon writes. The folder's modification time is restored afterwards, because the driver skips its next mount of a folder that
+    /// changed a short time ago (`docs/delivery.md`).
     ///
     /// `None`: a mount has the turn, or the driver writes.
     ///
@@ -167,7 +169,7 @@ impl Deliverer {
             unasked,
             turn,
         });
-        // Not kept open until the secrets are there: an open folder would keep the driver from unmounting it.
+        // The folder is not kept open until the secrets are there: the driver could not unmount it.
         let open = move || {
             volume.open()?;
             Ok(Reservation(Some(volume)))
@@ -184,7 +186,7 @@ impl Reservation {
         self.0.is_some()
     }
 
-    /// Looks whether the volume has these files already, and gives both back where it has not.
+    /// Checks whether the volume has these files already. If not, both are given back.
     ///
     /// # Errors
     /// The volume cannot be read.
@@ -199,10 +201,11 @@ impl Reservation {
         on_a_thread(&volumes, &tenant, deadline, look).await
     }
 
-    /// Delivers: afterwards the answer is whole, and where the daemon writes, so is the volume. The turn is handed back with the answer.
+    /// Delivers: afterwards the answer is complete, and where the daemon writes, so is the volume. The turn is given back together with the
+    /// answer.
     ///
-    /// A write that has begun ends by itself, whatever becomes of the caller: it holds the turn until then. One whose time is over
-    /// before it begins never does.
+    /// A write that has begun finishes even if the caller is gone: it holds the turn until then. A write whose time has ended before it
+    /// begins never begins.
     ///
     /// # Errors
     /// The volume could not be written; the former files stay in force.
@@ -242,7 +245,8 @@ impl Volume {
             self.say_unless_set_back(before.and_then(|before| target.set_modified(before)));
         }
         let written = written?;
-        // Unmounted in the meantime, the files went with the old mount: no success without them in the Pod's volume.
+        // If the volume was unmounted in the meantime, the files went with the old mount. Keyferry reports success only if the files are in
+        // the Pod's volume.
         if id != self.id(self.open()?)? {
             return Err(TargetError::Replaced { target: self.target_path.clone() }.into());
         }
@@ -260,7 +264,7 @@ impl Volume {
         }
     }
 
-    /// Whatever is there afterwards is counted, and nothing else.
+    /// Counts the files that are there afterwards, and nothing else.
     fn write_in_room(&self, target: &File, id: Id, files: &[VolumeFile<'_>]) -> Result<Written, VolumeError> {
         let (pages, weight) = (self.volumes.pages(), volume::weight(files));
         let mut room = None;
@@ -271,7 +275,7 @@ impl Volume {
         match (&written, room) {
             (Ok(Written::Changed), Some(room)) => pages.keep(id, room, true),
             (Err(VolumeError::Untidy(_)), Some(room)) => pages.keep(id, room, false),
-            // What the driver wrote, before `delivery` was changed, is charged to the driver.
+            // The kernel charges files to the driver that the driver wrote before `delivery` was changed.
             (Ok(Written::Unchanged), _) if volume::is_own(target) => pages.has(&self.tenant, id, weight),
             (Ok(_) | Err(_), _) => {}
         }
@@ -300,7 +304,7 @@ impl<'f> From<&'f DeliveredFile> for VolumeFile<'f> {
 // === impl DeliveryError ===
 
 impl DeliveryError {
-    /// Whether the volume is not there, or not one to write.
+    /// Whether the volume is absent, or Keyferry may not write it.
     pub fn is_of_target(&self) -> bool {
         matches!(self, Self::Target(_))
     }
@@ -318,13 +322,13 @@ fn code_of(error: &VolumeError) -> Code {
     match error {
         VolumeError::Failed { cause: Errno::NOSPC | Errno::DQUOT, .. } | VolumeError::NoRoom { .. } => Code::TooLarge,
         VolumeError::Busy | VolumeError::Failed { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. } => Code::Overloaded,
-        // What is left of failures is the target's: read-only, gone, or not for us.
+        // The other failures are caused by the target: read-only, gone, or not allowed.
         VolumeError::Clash { .. } | VolumeError::Failed { .. } | VolumeError::Occupied { .. } => Code::InvalidRequest,
         VolumeError::Untidy(cause) => code_of(cause),
     }
 }
 
-/// On one of the writers' threads. A panic there is a panic here. Boxed: where the driver writes, a mount needs no room for it.
+/// Runs on one of the writers' threads. A panic there becomes a panic here. Boxed: where the driver writes, a mount needs no room for it.
 fn on_a_thread<'a, T: Send + 'static>(
     volumes: &'a Volumes,
     tenant: &'a Tenant,
@@ -334,7 +338,7 @@ fn on_a_thread<'a, T: Send + 'static>(
     let outcome = volumes.run(tenant, until, job).map(|done| match done {
         Ok(outcome) => outcome,
         Err(Unfinished::Late) => Err(DeliveryError::TooLate),
-        // The hook has logged it where it was.
+        // The panic hook has logged it, with its place.
         Err(Unfinished::Panicked) => std::panic::resume_unwind(Box::new("a writer panicked")),
     });
     outcome.boxed()

@@ -1,4 +1,4 @@
-//! What a mount answers with: the files, the ids and versions of their secrets, within the driver's limits.
+//! The answer to a mount: the files, and the ids and versions of their secrets, within the driver's limits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,10 +18,10 @@ mod volumes;
 pub use deliverer::{Deliverer, DeliveryError, DeliveryMode, Handed, Reservation};
 pub use volumes::Volumes;
 
-/// The file that an empty plan is answered with: an answer without files would leave the old ones in place (`proto/provider.proto`).
+/// The file in the answer to an empty plan: an answer without files would leave the old ones in place (`proto/provider.proto`).
 const MARKER: &str = ".keyferry";
 
-/// Bytes that a file or an id costs on the wire besides its content and name: protobuf tags and lengths, at most.
+/// The bytes that a file or an id needs on the wire in addition to its content and name: protobuf tags and lengths, at most.
 const WIRE_OVERHEAD: usize = 24;
 
 /// An answer, ready to be sent.
@@ -31,7 +31,7 @@ pub struct Delivery {
     pub files: Vec<DeliveredFile>,
     /// Never empty, ids unique.
     pub versions: Vec<ObjectVersion>,
-    /// The daemon has written the files itself: they stand in the volume, and are not answered.
+    /// The daemon has written the files itself: they are in the volume, and not in the answer.
     pub in_place: bool,
 }
 
@@ -39,7 +39,7 @@ pub struct Delivery {
 pub struct DeliveredFile {
     pub path: FilePath,
     pub mode: FileMode,
-    /// Only the daemon itself can see to it.
+    /// Only the daemon itself can correct this.
     pub owner: Option<Owner>,
     pub contents: Arc<SecretBytes>,
 }
@@ -50,17 +50,17 @@ pub struct ObjectVersion {
     pub version: Version,
 }
 
-/// The answer is larger than the driver would take.
+/// The answer is larger than the driver accepts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Oversize {
     pub bytes: usize,
     pub limit: usize,
 }
 
-/// No secret's fields begin so: a length of eight such bytes is none that memory has.
+/// No secret's fields begin like this: memory cannot hold a text with such a length.
 const OF_NO_SECRET: [u8; 8] = [0xff; 8];
 
-/// Makes versions for secrets whose store has none. One key on all nodes: a StatefulSet's Pod moves.
+/// Makes versions for secrets whose store has none. All nodes have the same key: a StatefulSet's Pod moves between nodes.
 pub struct VersionKey {
     key: hmac::Key,
     salts: Arc<SaltKey>,
@@ -69,7 +69,8 @@ pub struct VersionKey {
 // === impl Delivery ===
 
 impl Delivery {
-    /// Puts an answer together. `secrets` are those that were found, in plan order, each with the id of its version: ids are unique.
+    /// Makes the answer. `secrets` are the secrets that were found, in the order of the plan, each with the id of its version: ids are
+    /// unique.
     ///
     /// # Errors
     /// The answer would take more than `limit` bytes on the wire.
@@ -83,7 +84,7 @@ impl Delivery {
         if bytes > limit { Err(Oversize { bytes, limit }) } else { Ok(Self { files, versions, in_place: false }) }
     }
 
-    /// No file at all is not what an empty volume is called in an answer.
+    /// In an answer, "no file" does not mean an empty volume.
     fn mark_if_empty(&mut self) {
         if self.files.is_empty() {
             self.files.extend(marker_file());
@@ -97,7 +98,7 @@ fn marker_file() -> Option<DeliveredFile> {
 }
 
 fn object_versions(secrets: &[(&str, &Secret)], key: &VersionKey) -> Vec<ObjectVersion> {
-    // Many ids may be of one secret: it is digested once.
+    // Many ids may belong to one secret: it is hashed once.
     let mut digested: HashMap<*const Secret, Version> = HashMap::new();
     let named = secrets.iter().map(|(id, secret)| {
         let make = || digested.entry(std::ptr::from_ref(*secret)).or_insert_with(|| key.version_of(secret)).clone();
@@ -118,18 +119,18 @@ impl VersionKey {
         Self { key, salts }
     }
 
-    /// The key of keystores' salts: made of this one, so that it is that of all nodes, too.
+    /// The key of keystores' salts. It is made from this key, so it is also the same on all nodes.
     pub fn salts(&self) -> &Arc<SaltKey> {
         &self.salts
     }
 
-    /// A secret's version as others may see it: its store's, else one of its content.
+    /// A secret's version in public form: from the store, else from its content.
     pub fn version(&self, secret: &Secret) -> Version {
         secret.version.as_ref().map_or_else(|| self.version_of(secret), |told| self.shown(told))
     }
 
-    /// A store's version as others may see it. A number counts changes and says nothing of the value. Any other text may be made from the
-    /// content (object stores send its MD5 as ETag), and anyone could try a guess of the value on it: it goes out as an HMAC.
+    /// A store's version in public form. A number counts changes and says nothing about the value. Any other text may be made from the
+    /// content (object stores send its MD5 as ETag), so anyone could check a guess of the value: Keyferry sends its HMAC instead.
     fn shown(&self, told: &Version) -> Version {
         if told.is_number() {
             return told.clone();
@@ -141,7 +142,8 @@ impl VersionKey {
         Self::cut(context)
     }
 
-    /// An HMAC-SHA-256 over all fields, cut to 128 bits. Lengths go before contents, so that no two secrets share one by their seams.
+    /// An HMAC-SHA-256 over all fields, cut to 128 bits. Each length comes before its content, so two different secrets never give the same
+    /// input.
     fn version_of(&self, secret: &Secret) -> Version {
         let mut context = hmac::Context::with_key(&self.key);
         let mut part = |bytes: &[u8]| {

@@ -1,13 +1,13 @@
-//! Running Pods that do not have their volume: where a first mount got no answer, the driver may have said that it succeeded
-//! (docs/errors.md, "A running Pod with an empty folder"). No call tells a provider of that, so kubelet's own folder is looked at:
+//! Running Pods that do not have their volume. If a first mount got no answer, the driver may have reported success (docs/errors.md, "A
+//! running Pod with an empty folder"). No call tells a provider about that, so Keyferry looks at kubelet's own folder:
 //!
 //! - `pods/<uid>/volumes/kubernetes.io~csi/<volume>/vol_data.json` names the driver of each volume (kubelet, `pkg/volume/csi/csi_mounter.go`);
 //! - `pods/<uid>/containers/<name>/` gets a file for each container that starts, and kubelet starts none before all volumes are mounted
 //!   (`pkg/kubelet/kuberuntime/kuberuntime_container.go`);
-//! - the kernel's list of mounts says whether the volume is one. A volume that was mounted only after the last container started is not seen
-//!   in any of them, because a mount that comes later does not reach a container.
+//! - the kernel's list of mounts says whether the volume is mounted. If a volume was mounted only after the last container started, no
+//!   container sees it, because a later mount does not reach a container.
 //!
-//! A volume can look so for a moment while its Pod ends: who tells of it looks twice.
+//! A volume can look so for a moment while its Pod ends: so Keyferry looks twice before it reports it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use crate::files::{Named, Unreadable};
 use crate::model::CSI_DRIVER;
 use crate::steps::Steps;
 
-/// The most Pods, volumes of one Pod, and containers of one Pod that are looked at. kubelet runs 110 Pods unless it is told otherwise.
+/// The most Pods, volumes of one Pod, and containers of one Pod that Keyferry looks at. kubelet runs 110 Pods by default.
 const MOST_PODS: usize = 8192;
 const MOST_VOLUMES: usize = 512;
 const MOST_CONTAINERS: usize = 512;
@@ -31,23 +31,23 @@ const MOST_CONTAINERS: usize = 512;
 /// The largest `vol_data.json` in bytes. kubelet's has some 300.
 const MAX_DATA: usize = 64 * 1024;
 
-/// The most of the kernel's list of mounts that is read, in bytes: some 100,000 mounts.
+/// The most bytes of the kernel's list of mounts that are read: some 100,000 mounts.
 const LIST: u64 = 16 * 1024 * 1024;
 
-/// What a look at one file is charged: some system calls.
+/// The cost of a look at one file: some system calls.
 const LOOK: u64 = 1024;
 
-/// A whole look is charged at most so much: about 64,000 files.
+/// The most that a whole look may cost: about 64,000 files.
 pub const STEPS: u64 = 64 * 1024 * 1024;
 
-/// What one look has found.
+/// The result of one look.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Found {
-    /// The Pods that kubelet has a folder for.
+    /// The Pods for which kubelet has a folder.
     pub pods: HashSet<String>,
     /// Volumes of the Secrets Store CSI driver.
     pub volumes: usize,
-    /// Those that a running Pod does not have, by Pod and name.
+    /// The volumes that a running Pod does not have, by Pod and name.
     pub unmounted: Vec<Unmounted>,
 }
 
@@ -58,7 +58,7 @@ pub struct Unmounted {
     pub volume: String,
 }
 
-/// Why nobody can tell on this node, or from inside this container.
+/// Why Keyferry cannot know this on this node, or from inside this container.
 #[derive(Debug, Error)]
 pub enum Blind {
     #[error("{}: {cause} (mount kubelet's folder of Pods there, read-only, with mountPropagation: HostToContainer)", folder.display())]
@@ -75,26 +75,26 @@ pub enum Blind {
 #[derive(Debug, Default)]
 struct Mounts {
     points: HashSet<PathBuf>,
-    /// The mount that the folder itself is of, and whether it takes part in what is mounted later.
+    /// The mount that the folder itself is in, and whether it receives later mounts.
     under: (PathBuf, bool),
 }
 
 /// Looks at this node. Blocks.
 ///
 /// # Errors
-/// Nobody can tell.
+/// Keyferry cannot know.
 pub fn look(kubelet_dir: &Path, steps: &Steps) -> Result<Found, Blind> {
     let list = File::open("/proc/self/mountinfo").map_err(Blind::List)?;
     look_at(kubelet_dir, list, booted(), steps)
 }
 
 fn look_at(kubelet_dir: &Path, list: impl Read, booted: Option<Timestamp>, steps: &Steps) -> Result<Found, Blind> {
-    // The kernel's list has no links.
+    // The paths in the kernel's list have no links.
     let real = fs::canonicalize(kubelet_dir).map(|real| real.join("pods"));
     let root = real.map_err(|cause| Blind::Folder { folder: kubelet_dir.join("pods"), cause })?;
     let folders = entries(&root, Path::new(""), MOST_PODS).map_err(|error| blind(&root, error))?;
     let mounts = Mounts::read(list, &root).map_err(Blind::List)?;
-    // The node's own root needs to take part in nothing: it is where kubelet itself mounts.
+    // The node's own root needs no propagation: kubelet itself mounts there.
     if let (under, false) = &mounts.under
         && under != Path::new("/")
     {
@@ -124,7 +124,7 @@ fn look_at(kubelet_dir: &Path, list: impl Read, booted: Option<Timestamp>, steps
 /// Below a Pod's folder.
 const CSI: &str = "volumes/kubernetes.io~csi";
 
-/// The names of a Pod's volumes of our driver. A Pod that goes meanwhile has none.
+/// The names of a Pod's volumes of our driver. A Pod that disappears in the meantime has none.
 fn volumes_of(root: &Path, pod: &str, steps: &Steps) -> Result<Vec<String>, Blind> {
     let (folder, mut volumes) = (Path::new(pod).join(CSI), Vec::new());
     charge(steps)?;
@@ -142,18 +142,18 @@ fn volumes_of(root: &Path, pod: &str, steps: &Steps) -> Result<Vec<String>, Blin
 /// When a container of a Pod started.
 #[derive(Clone, Copy, Debug)]
 struct Start {
-    /// At this time at the latest.
+    /// It started at this time at the latest.
     at: Timestamp,
-    /// `None`: the file system does not keep when a file was made.
+    /// `None`: the file system does not store when a file was made.
     born: Option<Timestamp>,
 }
 
-/// `None`: none has.
+/// `None`: no container has started.
 fn last_start(root: &Path, pod: &str, steps: &Steps) -> Option<Start> {
     starts(root, pod, steps)?.into_iter().max_by_key(|start| start.at)
 }
 
-/// All that kubelet still has a file of. `None`: they are too much work.
+/// All containers for which kubelet still has a file. `None`: they are too much work.
 fn starts(root: &Path, pod: &str, steps: &Steps) -> Option<Vec<Start>> {
     let containers = Path::new(pod).join("containers");
     let mut starts = Vec::new();
@@ -173,7 +173,7 @@ fn charge(steps: &Steps) -> Result<(), Blind> {
     steps.charge(LOOK).map_err(|spent| Blind::TooMuch(format!("it {spent}")))
 }
 
-/// Whether a container of the Pod had started before then, and since the node did. No: none has, or nobody can see that. Blocks.
+/// Whether a container of the Pod had started before then, and since the node started. `false`: none has, or Keyferry cannot know. Blocks.
 pub fn has_run(kubelet_dir: &Path, pod_uid: &str, before: Timestamp, steps: &Steps) -> bool {
     has_run_since(booted(), &kubelet_dir.join("pods"), pod_uid, before, steps)
 }
@@ -183,7 +183,7 @@ fn has_run_since(booted: Option<Timestamp>, root: &Path, pod_uid: &str, before: 
     starts(root, pod_uid, steps).is_some_and(|starts| starts.iter().any(ran))
 }
 
-/// Names in a folder; those that are not text are left out, since kubelet makes none.
+/// The names in a folder. Names that are not text are left out, since kubelet makes none.
 fn entries(root: &Path, folder: &Path, most: usize) -> Result<Vec<String>, Unreadable> {
     let named = Named::below(root, folder).entries(most)?;
     Ok(named.iter().filter_map(|entry| Some(entry.path().file_name()?.to_str()?.to_owned())).collect())
@@ -199,7 +199,7 @@ fn blind(root: &Path, error: Unreadable) -> Blind {
     }
 }
 
-/// When the node started: what started before does not run any more.
+/// When the node started: containers that started before do not run any more.
 fn booted() -> Option<Timestamp> {
     let mut text = String::new();
     File::open("/proc/stat").ok()?.take(LIST).read_to_string(&mut text).ok()?;
@@ -300,7 +300,7 @@ mod tests {
             node.volume(pod, "secrets", driver);
         }
         node.volume("caught", "more secrets", CSI_DRIVER);
-        // Mounted first, then started, as kubelet does.
+        // Mounted first, then started, as kubelet does it.
         node.mount("fine", "secrets");
         node.mount("caught", "more secrets");
         for pod in ["fine", "caught", "other-driver"] {
@@ -360,7 +360,7 @@ mod tests {
         assert!(!has_run("runs", None, later, LOOK / 2), "too much to look at");
     }
 
-    /// What is in the folder may be anything: half written, huge, a link to elsewhere, a pipe.
+    /// The folder may contain anything: a half-written file, a huge one, a link to another place, a pipe.
     #[test]
     fn odd_files_are_left_out() {
         let node = Node::new();
@@ -403,7 +403,7 @@ mod tests {
         assert!(node.look().is_ok());
         node.mounts = root + &own("");
         insta::assert_snapshot!(shown(node.look(), &node), @"KUBELET/pods: mounts that are made later on the node are not seen here (mount it with mountPropagation: HostToContainer)");
-        // The node's own root is where kubelet mounts.
+        // kubelet mounts in the node's own root.
         node.mounts = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned();
         assert!(node.look().is_ok());
         fs::remove_dir(node.path("")).unwrap();

@@ -1,8 +1,8 @@
-//! The atomic writer: a volume goes from its former files to its new ones in one rename, or not at all.
+//! The atomic writer: one rename replaces all former files of a volume by the new ones, or nothing changes.
 //!
-//! It is apart from the rest of delivery because it alone touches a file system, and must be right under `kill -9`, a full
-//! tmpfs and links planted in the folder. The layout is the kubelet's (Kubernetes, `pkg/volume/util/atomic_writer.go`), the one
-//! the Secrets Store CSI driver writes too, so a volume may pass from one writer to another:
+//! It is separate from the rest of delivery because only this part touches a file system. It must be right under `kill -9`, on a full
+//! tmpfs, and with links that somebody has put into the folder. The layout is the kubelet's (Kubernetes,
+//! `pkg/volume/util/atomic_writer.go`). The Secrets Store CSI driver also uses it, so another writer can take a volume over.
 //!
 //! ```text
 //! ..2026_01_02_03_04_05.678901234k/   the data folder: the files themselves
@@ -10,21 +10,21 @@
 //! db -> ..data/db                     one link for each top-level name; what a Pod opens goes through the pointer
 //! ```
 //!
-//! The other writers end the data folder's name with a number. This one puts a letter behind it: so it knows its own volumes.
+//! The other writers end the data folder's name with a number. This writer puts a letter after it, so it can tell its own volumes.
 //!
-//! The order of work, and what each crash leaves:
+//! The steps, and the state after a crash in each:
 //!
-//! 1. Sweep what an earlier crash left. The former files stay in force.
-//! 2. Where content, modes and owners are already as wished: stop, with nothing touched.
-//! 3. Fill a new data folder that nothing points to. A crash leaves rubbish for the next sweep.
-//! 4. Make the links of new names. Until the switch they dangle: whoever opens one is told that it does not exist.
+//! 1. Remove what an earlier crash left. The former files stay in force.
+//! 2. If content, modes and owners are already right: stop, and touch nothing.
+//! 3. Fill a new data folder, to which nothing points yet. A crash leaves it for the next cleaning.
+//! 4. Make the links of new names. Until the switch they lead nowhere: a program that opens one gets "does not exist".
 //! 5. Rename the new pointer over the old one: the switch. Every name now opens its new file.
-//! 6. Sweep the former data folder and the links of withdrawn names, which dangle since the switch.
+//! 6. Remove the former data folder and the links of removed names, which lead nowhere since the switch.
 //!
-//! So at any moment every name opens its former file or its new one, or does not exist, for all names alike. Nothing is synced
-//! to a disk: a volume is a tmpfs, and a power cut takes it along.
+//! So at any moment every name opens its former file or its new one, or does not exist, and this is the same for all names. Nothing is
+//! synced to a disk: a volume is a tmpfs, and a power cut deletes it.
 //!
-//! A folder is reached by a file descriptor, and everything in it relative to that; no link is ever followed.
+//! The writer opens each folder as a file descriptor, and reaches everything in it from there. It never follows a link.
 
 mod folder;
 mod target;
@@ -50,7 +50,7 @@ pub use crate::model::Owner;
 pub use target::{TargetError, check_target, is_in_memory, open_target};
 pub use weight::{PAGE, measure, weight};
 
-/// The link that says which data folder is in force.
+/// The link to the data folder that is in force.
 const POINTER: &str = "..data";
 
 /// The next pointer, before the switch.
@@ -59,10 +59,10 @@ const NEXT_POINTER: &str = "..data_tmp";
 /// The last letter of the name of each data folder that this writer made.
 const OWN: u8 = b'k';
 
-/// Folders may be entered and listed by all; the files' own modes guard what is in them.
+/// Everybody may open and list folders; the files' own modes protect the files.
 const FOLDER_MODE: u16 = 0o755;
 
-/// A file as it shall stand in the volume.
+/// A file as it should be in the volume.
 pub struct VolumeFile<'a> {
     pub path: &'a FilePath,
     pub mode: FileMode,
@@ -71,15 +71,15 @@ pub struct VolumeFile<'a> {
     pub owner: Option<Owner>,
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Written {
     Changed,
-    /// The volume already held these files: none was touched, and the folder kept its times.
+    /// The volume already had these files: none was touched, and the folder kept its times.
     Unchanged,
 }
 
-/// Why a volume could not be written. Unless it is [`VolumeError::Untidy`], the former files are in force, whole.
+/// Why a volume could not be written. Except with [`VolumeError::Untidy`], the former files are in force, complete.
 #[derive(Debug, Error)]
 pub enum VolumeError {
     #[error("cannot write the volume: another mount is writing it (ask again when that one is done)")]
@@ -95,11 +95,11 @@ pub enum VolumeError {
     NoRoom { kib: usize },
     #[error("cannot write the volume: {name} is in the way, and was not made by a volume's writer (move it elsewhere)")]
     Occupied { name: String },
-    #[error("the volume's new files are in force, but what stood there before is not all removed: {0} (the next mount tries again)")]
+    #[error("the volume's new files are in force, but not all former files could be removed: {0} (the next mount tries again)")]
     Untidy(Box<Self>),
 }
 
-/// What the writer does to the folder. Each is one or a few system calls; a crash can fall between any two.
+/// The steps of the writer. Each is one or a few system calls; a crash can happen between any two.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
     Create,
@@ -113,25 +113,25 @@ pub enum Step {
     Switch,
 }
 
-/// Writes a volume: afterwards it holds these files and no others.
+/// Writes a volume: afterwards it has these files and no others.
 ///
-/// `dir` is the volume's folder, open in any way that allows to enter it. `now` goes into the data folder's name.
-/// What stands in the folder and no writer of volumes made is left alone. Two writes to one volume at the same time are
-/// kept apart within this process, not between processes. Blocks for as long as the file system does.
+/// `dir` is the volume's folder, opened in any way that allows to reach files in it. `now` goes into the data folder's name. Keyferry
+/// leaves alone what is in the folder and was not made by a writer of volumes. Two writes to one volume at the same time are kept apart
+/// within this process, not between processes. Blocks for as long as the file system does.
 pub fn write(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp) -> Result<Written, VolumeError> {
     write_in(dir, files, now, &mut |_| Ok(()))
 }
 
-/// As [`write()`], with a question that is asked before anything new is written: whether there is room for the files. It is told whether the
-/// volume has files now. Where nothing has to be written it is not asked.
+/// As [`write()`], with a question that is asked before anything new is written: is there room for the files? Its argument says whether the
+/// volume has files now. If nothing has to be written, the question is not asked.
 pub fn write_in(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: Room<'_>) -> Result<Written, VolumeError> {
     write_watched(dir, files, now, room, &mut |_| Ok(()))
 }
 
-/// Whether the volume holds these files and no others already: then a write would touch nothing.
+/// Whether the volume already has these files and no others: then a write would touch nothing.
 ///
 /// # Errors
-/// As [`write()`], where nothing could be written at all.
+/// As [`write()`], where Keyferry could write nothing at all.
 pub fn holds(dir: impl AsFd, files: &[VolumeFile<'_>]) -> Result<bool, VolumeError> {
     let names = top_level_names(files)?;
     let dir = open_folder(dir.as_fd(), Path::new(".")).map_err(|cause| failed(Step::Read, ".", cause))?;
@@ -146,10 +146,10 @@ pub fn is_own(dir: impl AsFd) -> bool {
     target.is_ok_and(|target| is_own_data_folder(target.to_bytes()))
 }
 
-/// As [`write_in()`], with a hook that is called before each step, and can fail it: for tests that kill the writer everywhere.
+/// As [`write_in()`], with a hook that is called before each step and can make it fail: for tests that stop the writer at every step.
 fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: Room<'_>, hook: Hook<'_>) -> Result<Written, VolumeError> {
     let names = top_level_names(files)?;
-    // An own descriptor: the caller's may be a bare path (`O_PATH`), which cannot be listed.
+    // A descriptor of its own: the caller's may be a bare path (`O_PATH`), which cannot be listed.
     let dir = open_folder(dir.as_fd(), Path::new(".")).map_err(|cause| failed(Step::Read, ".", cause))?;
     let _turn = Turn::take(&dir)?;
     let mut volume = Volume { dir, hook };
@@ -164,19 +164,19 @@ fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room:
     match volume.replace(files, &names, now) {
         Ok(new) => volume.sweep(Some(&new)).map(|()| Written::Changed).map_err(|error| VolumeError::Untidy(Box::new(error))),
         Err(error) => {
-            // Gives back the room that was taken. What cannot be swept now is swept by the next write.
+            // Gives back the room that was taken. The next write removes what cannot be removed now.
             let _ = volume.sweep(former.as_ref());
             Err(error)
         }
     }
 }
 
-/// Whether there is room for a volume's new files beside the former ones, if there are any.
+/// Whether there is room for a volume's new files together with the former ones, if there are any.
 pub type Room<'r> = &'r mut dyn FnMut(bool) -> Result<(), VolumeError>;
 
 type Hook<'h> = &'h mut dyn FnMut(Step) -> Result<(), Errno>;
 
-/// A volume's folder, in the hands of its one writer.
+/// A volume's folder, used by its one writer.
 struct Volume<'h> {
     dir: OwnedFd,
     hook: Hook<'h>,
@@ -188,8 +188,8 @@ struct Data {
     dir: OwnedFd,
 }
 
-/// The right to write one volume, known by its device and inode, among the threads of this process. Not a lock on the folder:
-/// a Pod could take that one as well, and so keep a withdrawn secret.
+/// The right to write one volume, which is known by its device and inode, among the threads of this process. It is not a lock on the
+/// folder: a Pod could take such a lock too, and so keep a withdrawn secret.
 struct Turn((u64, u64));
 
 static TURNS: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
@@ -202,7 +202,7 @@ impl Volume<'_> {
         (self.hook)(step).and_then(|()| call(self.dir.as_fd())).map_err(|cause| failed(step, path, cause))
     }
 
-    /// The data folder that the pointer names. A pointer to nothing is as good as none.
+    /// The data folder to which the pointer leads. A pointer that leads nowhere counts as none.
     fn in_force(&self) -> Result<Option<Data>, VolumeError> {
         let target = match rustix::fs::readlinkat(&self.dir, POINTER, Vec::new()) {
             Ok(target) => target,
@@ -220,7 +220,7 @@ impl Volume<'_> {
         }
     }
 
-    /// A name that something else already bears cannot become a link of ours. Found out before anything is written.
+    /// A name that something else already has cannot become one of our links. This is checked before anything is written.
     fn refuse_strangers(&self, names: &BTreeSet<&str>) -> Result<(), VolumeError> {
         for name in names {
             match rustix::fs::statat(&self.dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -233,8 +233,8 @@ impl Volume<'_> {
         Ok(())
     }
 
-    /// Removes all that this layout knows and `keep` does not need: other data folders, a pointer that was never switched to, and links
-    /// of names that are no more.
+    /// Removes everything of this layout that `keep` does not need: other data folders, a pointer without a switch, and links of names that
+    /// do not exist any more.
     fn sweep(&mut self, keep: Option<&Data>) -> Result<(), VolumeError> {
         let kept = match keep {
             Some(data) => entries(data.dir.as_fd()).map_err(|cause| failed(Step::Read, &data.name, cause))?,
@@ -269,7 +269,7 @@ impl Volume<'_> {
         for file in files {
             self.write_file(&data, file)?;
         }
-        // Last, so that nobody but this process's user sees a volume half full.
+        // Last, so that only this process's user can see a volume that is half full.
         self.step(Step::SetMode, &data.name, |_| rustix::fs::fchmod(&data.dir, Mode::from(u32::from(FOLDER_MODE))))?;
         self.link(names)?;
         self.step(Step::Link, NEXT_POINTER, |dir| rustix::fs::symlinkat(&*data.name, dir, NEXT_POINTER))?;
@@ -288,13 +288,13 @@ impl Volume<'_> {
             })?;
             match made {
                 Some(dir) => return Ok(Data { name, dir }),
-                None => nanosecond += 1, // a clock that stands still
+                None => nanosecond += 1, // a clock that does not move
             }
         }
     }
 
-    /// The mode is set whatever the umask, and before the owner: to set it on another's file would take one capability more (`CAP_FOWNER`).
-    /// Until the switch the data folder keeps everybody out.
+    /// The mode is set independently of the umask, and before the owner: to set the mode of another user's file needs one more capability
+    /// (`CAP_FOWNER`). Until the switch, only this user can enter the data folder.
     fn write_file(&mut self, data: &Data, wish: &VolumeFile<'_>) -> Result<(), VolumeError> {
         let path = wish.path.as_str();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
@@ -316,7 +316,7 @@ impl Volume<'_> {
         Ok(())
     }
 
-    /// Whether this is a link of ours: `name -> ..data/name`.
+    /// Whether this is one of our links: `name -> ..data/name`.
     fn is_link(&self, name: &OsStr) -> bool {
         let target = rustix::fs::readlinkat(&self.dir, name, Vec::new());
         target.is_ok_and(|target| target.to_bytes().strip_prefix(b"..data/") == Some(name.as_bytes()))
@@ -326,7 +326,7 @@ impl Volume<'_> {
 // === impl Data ===
 
 impl Data {
-    /// Whether these files, and nothing else, are already here. What cannot be read is taken for different: it will be written anew.
+    /// Whether these files, and nothing else, are already here. A file that cannot be read counts as different: it will be written again.
     fn holds(&self, files: &[VolumeFile<'_>]) -> bool {
         self.compare(files).unwrap_or(false)
     }
@@ -410,7 +410,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The first elements of all paths: what will stand in the volume's folder. Two files that cannot both stand are a fault.
+/// The first elements of all paths: the names in the volume's folder. It is a fault if two files cannot both be there.
 fn top_level_names<'a>(files: &[VolumeFile<'a>]) -> Result<BTreeSet<&'a str>, VolumeError> {
     let mut paths = BTreeSet::new();
     let twice = files.iter().find(|file| !paths.insert(file.path.as_str()));
@@ -436,12 +436,12 @@ fn failed(step: Step, path: &str, cause: Errno) -> VolumeError {
     VolumeError::Failed { step, path: path.to_owned(), cause }
 }
 
-/// What to do about the causes that are met in the field.
+/// What to do about common causes.
 fn remedy(step: Step, cause: Errno) -> &'static str {
     match cause {
-        Errno::PERM if step == Step::Own => " (to give a file away takes the capability CHOWN; docs/delivery.md has what else)",
+        Errno::PERM if step == Step::Own => " (to change a file's owner, Keyferry needs the capability CHOWN; see docs/delivery.md)",
         Errno::NOSPC | Errno::DQUOT => " (the former files stay; the volume's file system is full: give it more room, or deliver less)",
-        Errno::ROFS => " (the volume is mounted read-only: let its writer have it read-write)",
+        Errno::ROFS => " (the volume is mounted read-only: mount it read-write for its writer)",
         Errno::ACCESS | Errno::PERM => " (this process may not: run it as root, or as the folder's owner)",
         Errno::MFILE | Errno::NFILE => " (too many open files: raise the limit of the process)",
         _ => "",

@@ -1,6 +1,6 @@
-//! What the volumes share that the daemon writes itself: whose turn it is at each of them, the threads that write, and the memory that they take.
+//! What all volumes share that the daemon writes itself: the turn at each volume, the threads that write, and the memory for their files.
 //!
-//! Built once for the life of the process and handed down: a mount that is under way at a reload still has its turn.
+//! It is built once for the life of the process and passed on: a mount that is under way at a reload still has its turn.
 
 mod node;
 mod pages;
@@ -25,43 +25,44 @@ use crate::work::{Unfinished, Workroom};
 pub(super) use node::{Id, Node, unescaped};
 pub(super) use pages::{NoRoom, Pages};
 
-/// Threads that open and write volumes, at most. Writing to memory is quick: more would only wait for each other. A file system that hangs
-/// takes no more of the runtime's 512 threads than these; and of these a tenant has its share, as of all turns.
+/// The most threads that open and write volumes. To write to memory is quick: more threads would only wait for each other. A hanging file
+/// system blocks at most these of the runtime's 512 threads; and each tenant has its share of these, as of all turns.
 const WRITERS: usize = 16;
 
-/// How long the first mounts wait until the volumes are found that a former process has written: to find a thousand takes less than a second.
+/// How long the first mounts wait until Keyferry finds the volumes that a former process wrote: to find a thousand takes less than a
+/// second.
 const FIND: Duration = Duration::from_secs(10);
 
-/// What is measured of them, in steps: about a million files.
+/// The limit for measuring them, in steps: about a million files.
 const FIND_STEPS: u64 = 64 * 1024 * 1024;
 
-/// All own volumes of the node.
+/// All volumes of the node that the daemon writes itself.
 #[derive(Debug)]
 pub struct Volumes {
     writers: Workroom,
     lines: Mutex<Lines>,
     node: Arc<dyn Node>,
     pages: Pages,
-    /// When the first mount came that wrote, and [`FIND`] later.
+    /// The time that is [`FIND`] after the first mount that wrote.
     finding: OnceLock<Instant>,
     found: watch::Sender<bool>,
 }
 
-/// One turn at each volume, by its target path. Only those that somebody has or waits for.
+/// One turn at each volume, by its target path. Only for volumes with a holder or a waiting mount.
 type Lines = HashMap<Arc<str>, Arc<Turns>>;
 
 /// The turn at one volume, until this is dropped.
 #[must_use = "the turn ends when it is dropped"]
 pub(super) struct VolumeTurn {
     _turn: Turn,
-    /// Keeps the line among the [`Lines`].
+    /// Keeps the line in the table of [`Lines`].
     _line: Arc<Turns>,
 }
 
 // === impl Volumes ===
 
 impl Volumes {
-    /// For volumes that take so many bytes of memory together.
+    /// For volumes that need this many bytes of memory together.
     pub fn new(bytes: usize) -> Self {
         Self::on(Arc::new(node::ThisNode), bytes)
     }
@@ -77,8 +78,8 @@ impl Volumes {
         }
     }
 
-    /// Waits until the volumes are counted that a former process has written below kubelet's folder: for the first mounts only, and not for
-    /// long. A folder that hangs keeps one thread.
+    /// Waits until the volumes are counted that a former process wrote below kubelet's folder: only the first mounts wait, and not for
+    /// long. A folder that hangs blocks one thread.
     pub(super) async fn find(self: &Arc<Self>, kubelet_dir: &Arc<Path>, until: Instant) {
         if *self.found.borrow() {
             return;
@@ -95,11 +96,11 @@ impl Volumes {
                 volumes.found.send_replace(true);
             }));
         }
-        // What is late is counted all the same, once it is found.
+        // A volume that is found late is still counted.
         let _ = timeout_at(until.min(last), self.found.subscribe().wait_for(|found| *found)).await;
     }
 
-    /// Where something cannot be looked at, it is left out.
+    /// A volume that cannot be looked at is left out.
     fn find_now(&self, kubelet_dir: &Path, steps: &Steps) {
         let targets = match self.node.targets(kubelet_dir) {
             Ok(targets) => targets,
@@ -109,7 +110,7 @@ impl Volumes {
             }
         };
         for target in targets {
-            // A look at one takes some system calls at least.
+            // A look at one volume needs some system calls at least.
             if steps.charge(1024).is_err() {
                 tracing::warn!("not all volumes that were written before the start are counted: there are too many, or they take too long");
                 return;
@@ -123,11 +124,11 @@ impl Volumes {
         tracing::debug!(volumes, "volumes that were written before the start are counted");
     }
 
-    /// Waits for the turn at a volume until then: first come, first served. `None`: there was none.
+    /// Waits until then for the turn at a volume: first come, first served. `None`: there was none.
     pub(super) async fn turn(&self, tenant: &Tenant, target_path: &str, until: Instant) -> Option<VolumeTurn> {
         let line = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that nobody has or waits for.
+            // The lines without holders or waiting mounts.
             lines.retain(|_, line| Arc::strong_count(line) > 1);
             Arc::clone(lines.entry(target_path.into()).or_insert_with(|| Arc::new(Turns::new(1))))
         };
@@ -135,8 +136,8 @@ impl Volumes {
         Some(VolumeTurn { _turn: turn, _line: line })
     }
 
-    /// Does what may hang on one of the writers' threads, when the tenant's turn has come. What has not begun by then never does. What has
-    /// begun ends by itself, and holds its thread until it does.
+    /// Does work that may hang on one of the writers' threads, in the tenant's turn. Work that has not begun by then never begins. Work
+    /// that has begun finishes, and holds its thread until then.
     ///
     /// # Errors
     /// As [`Workroom::run`].
@@ -157,12 +158,12 @@ impl Volumes {
         &self.pages
     }
 
-    /// How many bytes own volumes use, each counted twice, and how many they may.
+    /// How many bytes these volumes use, each counted twice, and how many they may use.
     pub fn bytes(&self) -> (usize, usize) {
         (self.memory().used() * PAGE, self.memory().capacity() * PAGE)
     }
 
-    /// The memory of own volumes, in pages of 4 KiB. Each volume counts twice (`volumes/pages.rs`).
+    /// The memory of these volumes, in pages of 4 KiB. Each volume counts twice (`volumes/pages.rs`).
     pub fn memory(&self) -> &Shares {
         self.pages.shares()
     }

@@ -11,12 +11,12 @@ fn put(board: &Board, namespace: &str) -> bool {
     board.put(&pod(namespace, "web-0"), Reason::RotationFailing, Timestamp::UNIX_EPOCH, || "x".into()).is_some()
 }
 
-/// How many a namespace gets that asks for more than there are.
+/// How many Events a namespace gets that asks for more than there are.
 fn flood(board: &Board, namespace: &str) -> usize {
     (0..100).filter(|_| put(board, namespace)).count()
 }
 
-/// All that wait are told.
+/// All waiting notices are sent.
 async fn tell_all(board: &Board) -> usize {
     let mut told = 0;
     while !board.lock().waiting.is_empty() {
@@ -45,7 +45,7 @@ async fn a_node_tells_thirty_a_minute_and_no_namespace_has_anothers() {
     assert_eq!(flood(&board, "evil"), first - 1, "it has its share again");
 }
 
-/// The API server hangs for an hour: what waits does not become more.
+/// The API server hangs for an hour: the number of waiting notices does not grow.
 #[tokio::test(start_paused = true)]
 async fn what_is_not_told_yet_keeps_its_place() {
     let board = Board::default();
@@ -120,7 +120,7 @@ impl Scene {
         Self { server, teller: Teller::to(client, Arc::clone(&metrics)), metrics, board: Board::default(), _folder: folder }
     }
 
-    /// Whether it was said, and how many calls that took.
+    /// Whether it was sent, and how many calls that needed.
     async fn tell(&self, answer: Answer) -> (bool, usize) {
         self.server.answer(answer);
         let said = self.board.put(&pod("shop", "web-0"), Reason::StartedStale, Timestamp::UNIX_EPOCH, || "x".into()).unwrap();
@@ -156,7 +156,7 @@ async fn an_api_server_that_hangs_is_left_alone_soon() {
     let notice = scene.board.next().await;
     let telling = scene.teller.tell(&notice);
     tokio::pin!(telling);
-    // Paused, time leaps to the next timer as soon as nothing else happens: the call has to be under way by then.
+    // While the clock is paused, time jumps to the next timer as soon as nothing else happens: the call must be under way by then.
     while scene.server.calls().is_empty() {
         tokio::select! {
             () = &mut telling => panic!("nobody has answered"),

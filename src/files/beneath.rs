@@ -1,7 +1,7 @@
-//! Opening below a folder, whatever links lie on the way: a path that leaves the folder is refused.
+//! Opens a path below a folder, with any links in it: a path that leaves the folder is refused.
 //!
-//! The kernel does it since Linux 5.6 (`openat2(2)`, `RESOLVE_BENEATH`). Where it does not, or a sandbox keeps the call from it, the path
-//! is walked here, one element at a time, by the same rules.
+//! The kernel can do this since Linux 5.6 (`openat2(2)`, `RESOLVE_BENEATH`). If it cannot, or a sandbox refuses the call, this code walks
+//! the path one element at a time, by the same rules.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -13,30 +13,30 @@ use std::path::{Component, Path};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-/// The most links on one way, as the kernel has it (path_resolution(7)).
+/// The most links in one path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// The deepest that a walk goes: each level is an open folder.
+/// The most levels of a walk: each level is an open folder.
 const MAX_DEPTH: usize = 64;
 
-/// How often the kernel is asked again that could not be sure, since something was renamed on the way.
+/// How often Keyferry asks the kernel again if it could not be sure, since something on the path was renamed.
 const TRIES: usize = 8;
 
-/// Opens `path`, absolute or from `folder` on.
+/// Opens `path`, absolute or relative to `folder`.
 ///
 /// # Errors
-/// `EXDEV`: it is not below the folder, or a link on the way leads out of it or is absolute.
+/// `EXDEV`: it is not below the folder, or a link on the path leads out of it or is absolute.
 pub(super) fn open(folder: &Path, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let path = relative(folder, path)?;
     let root = retry_on_intr(|| rustix::fs::openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))?;
     match by_kernel(&root, path, flags) {
-        // 5.6 is not everywhere; and some sandboxes say of every call that they do not know that it is not permitted.
+        // Linux 5.6 is not everywhere; and some sandboxes answer "not permitted" for every call that they do not know.
         Err(Errno::NOSYS | Errno::PERM) => Ok(by_walk(root, path, flags)?),
         opened => Ok(opened?),
     }
 }
 
-/// From the folder on. What a class writes has no `..`: links within the folder may have it.
+/// Relative to the folder. A class may not write `..`, but links within the folder may have it.
 fn relative<'p>(folder: &Path, path: &'p Path) -> io::Result<&'p Path> {
     let inside = if path.is_absolute() { path.strip_prefix(folder).map_err(|_| Errno::XDEV)? } else { path };
     if inside.components().any(|element| !matches!(element, Component::Normal(_) | Component::CurDir)) {
@@ -57,7 +57,7 @@ fn by_kernel(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errn
     opened
 }
 
-/// Every folder on the way is held open, so that `..` leads back to where we came from, whatever is moved meanwhile.
+/// Every folder on the path stays open, so that `..` leads back to the folder before it, even if something is moved in the meantime.
 fn by_walk(root: OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let (mut above, mut here, mut links) = (Vec::new(), root, 0);
     let mut rest: VecDeque<OsString> = elements(path).collect();
@@ -94,7 +94,7 @@ fn by_walk(root: OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> 
             | FileType::RegularFile
             | FileType::Socket
             | FileType::Unknown => {
-                // Looked at without a link, and so it is opened.
+                // The look follows no link, so the open follows none.
                 return if rest.is_empty() { open_at(&here, &name, flags) } else { Err(Errno::NOTDIR) };
             }
         }
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// What is at a path, by either way: they never differ.
+    /// The result for a path, by both ways: they are always the same.
     fn found(folder: &Path, path: &str) -> Result<String, Errno> {
         let root = || rustix::fs::openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let inside = relative(folder, Path::new(path)).map_err(|error| Errno::from_io_error(&error).unwrap())?;
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(found(&folder, "dangling"), Err(Errno::NOENT));
         assert_eq!(found(&folder, "ca.crt/x"), Err(Errno::NOTDIR));
         assert_eq!(found(&folder, "loop"), Err(Errno::LOOP));
-        // A link of procfs that is no path. The ways differ in the word for it alone.
+        // A link of procfs that is not a path. The two ways differ only in the error for it.
         assert!(open(Path::new("/proc"), Path::new("self/root/etc/passwd"), OFlags::RDONLY).is_err());
         assert!(open(Path::new("/proc"), Path::new("self/fd/0"), OFlags::RDONLY).is_err());
     }

@@ -1,4 +1,4 @@
-//! Where files are read: on threads that a file system may keep waiting for hours, and no more of them than the desk has.
+//! The threads that read files: a file system may block them for hours, and there are only as many as the desk has.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::turns::Turns;
 
-/// How long a file may take. A file system that takes longer hangs, and the caller goes on without.
+/// How long a file may take. A file system that takes longer is taken as hanging, and the caller goes on without the file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who works at it takes a thread each. Of one tenant at most half of them: a file system that hangs, and that only one tenant's classes
-/// lead to, leaves the others theirs.
+/// Each job takes one thread. One tenant gets at most half of the threads: if a file system hangs that only one tenant's classes use, the
+/// other tenants still have threads.
 #[derive(Clone)]
 pub struct Desk(Turns);
 
-/// The work was not done in time. It may still be under way.
+/// The work was not done in time. It may still run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Late {
     /// The caller has no more time.
@@ -25,15 +25,15 @@ pub enum Late {
 }
 
 impl Desk {
-    /// For at most so many threads; at least 2.
+    /// For at most this many threads; at least 2.
     pub fn new(threads: usize) -> Self {
         Self(Turns::new(threads.max(2)))
     }
 
-    /// Does work that blocks, by the deadline and within 5 s.
+    /// Does work that blocks, until the deadline and within 5 s.
     ///
     /// # Errors
-    /// No thread was free in time, or the file system did not answer. A thread that waits for it is counted until it comes back.
+    /// No thread was free in time, or the file system did not answer. A thread that waits for it counts until it comes back.
     ///
     /// # Panics
     /// As the work does.

@@ -1,11 +1,11 @@
-//! Whether any file below a folder has changed: one question to the kernel for all of them, by inotify(7), instead of a look at each.
+//! Whether any file below a folder has changed: one question to the kernel for all of them, by inotify(7), instead of a look at each file.
 //!
 //! The kernel notes a change before the call that makes it returns. So a question after a change finds it. The kernel notes what happens by
-//! way of the folders that are watched: a file that is a link, or has a second name, is looked at as before. It notes no change by way of a
-//! memory map, and no file system that is mounted over a folder below the root. For these, and for anything that we have not thought of, all
+//! way of the watched folders: Keyferry still looks at each file that is a link or has a second name. The kernel notes no change by way of
+//! a memory map, and no file system that is mounted over a folder below the root. For these cases, and for others that we do not know, all
 //! files count as changed every [`BELIEVED`].
 //!
-//! Only for file systems of this machine: what another one writes, the kernel does not see.
+//! Only for file systems of this machine: the kernel does not see the writes of another machine.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,19 +21,19 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::time::{Duration, Instant};
 
-/// How long the kernel is believed before each file is looked at once more.
+/// How long Keyferry believes the kernel before it looks at each file once more.
 const BELIEVED: Duration = Duration::from_secs(10);
 
-/// How long nothing is asked of a kernel that has no watch left for us (`fs.inotify.max_user_watches`, `max_user_instances`).
+/// How long Keyferry asks nothing if the kernel has no watch left (`fs.inotify.max_user_watches`, `max_user_instances`).
 const REFUSED: Duration = Duration::from_mins(1);
 
-/// The most folders that are watched. Each takes about a KiB of the kernel's memory. Files in further folders are looked at.
+/// The most watched folders. Each takes about a KiB of the kernel's memory. Files in further folders are looked at one by one.
 const MOST: usize = 1024;
 
 /// The most events that are read at once.
 const EVENTS: usize = 256;
 
-/// What changes a file, its name, or a folder.
+/// The events that mean a change of a file, its name, or a folder.
 const WATCHED: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::CREATE)
@@ -44,10 +44,10 @@ const WATCHED: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
-/// After these, a folder may be another one than the one that is watched.
+/// After these, the path may lead to another folder than the watched one.
 const SELF: ReadFlags = ReadFlags::DELETE_SELF.union(ReadFlags::MOVE_SELF).union(ReadFlags::QUEUE_OVERFLOW).union(ReadFlags::UNMOUNT);
 
-/// After these, the name of a folder may be another one's.
+/// After these, another folder may have this name.
 const NAME: ReadFlags = ReadFlags::DELETE.union(ReadFlags::MOVED_FROM).union(ReadFlags::MOVED_TO);
 
 /// The files below one folder.
@@ -60,16 +60,16 @@ pub struct Inotify {
     asked: AtomicU64,
 }
 
-/// The time between two changes. While it is the same, no file that was [covered](Inotify::cover) in it has changed.
+/// The time between two changes. While it is the same, no file has changed that was [covered](Inotify::cover) in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Epoch(pub u64);
 
 struct Watches {
-    /// `None`: not needed yet, or refused. It is kept when the watches go: to close one can make the caller wait.
+    /// `None`: not needed yet, or refused. It is kept when the watches go: to close it can block the caller.
     queue: Option<OwnedFd>,
     /// The watched folder's device and inode; `None`: nothing is watched.
     root: Option<(u64, u64)>,
-    /// The watched folders, from the root on. With each of them, those above it are watched.
+    /// The watched folders, beginning with the root. For each of them, the folders above it are watched too.
     folders: HashMap<PathBuf, i32>,
     /// When the present epoch began.
     since: Instant,
@@ -81,9 +81,9 @@ struct Watches {
 enum News {
     Nothing,
     Changes,
-    /// What is watched may be something else by now.
+    /// The watched folders may be other folders by now.
     Folders,
-    /// And more than we read at once.
+    /// Also, there is more than one read can take.
     More,
 }
 
@@ -96,9 +96,9 @@ impl Inotify {
         Self { root: root.into(), born, watches: Mutex::new(watches), epoch: AtomicU64::new(1), asked: AtomicU64::new(0) }
     }
 
-    /// The epoch at some moment after `since`; `None`: that cannot be told without waiting.
+    /// The epoch at some moment after `since`; `None`: this cannot be known without waiting.
     pub fn epoch(&self, since: Instant) -> Option<Epoch> {
-        // Equal is not enough: the clock may stand still between two calls.
+        // Equal is not enough: the clock may give the same time twice.
         if self.asked.load(Ordering::Acquire) > self.nanos(since) {
             return Some(self.current());
         }
@@ -106,8 +106,8 @@ impl Inotify {
         self.ask(&mut watches)
     }
 
-    /// Has the kernel note each change of this file from now on. What a look at it finds after this call is what it holds for as long as this
-    /// epoch lasts, if it is [noted](super::Found::is_noted) at all. `None`: of this file, nothing is noted.
+    /// From now on the kernel notes each change of this file. The state that a look finds after this call stays the same for as long as
+    /// this epoch lasts, if the file is [noted](super::Found::is_noted) at all. `None`: changes of this file are not noted.
     pub fn cover(&self, file: &Path) -> Option<Epoch> {
         let folder = file.strip_prefix(&self.root).ok()?.parent()?;
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,7 +135,7 @@ impl Inotify {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Takes in what the kernel has noted.
+    /// Reads what the kernel has noted.
     fn ask(&self, watches: &mut Watches) -> Option<Epoch> {
         watches.root?;
         let now = Instant::now();
@@ -165,10 +165,11 @@ impl fmt::Debug for Inotify {
 // === impl Watches ===
 
 impl Watches {
-    /// Watches a folder and all above it, up to the root, which has to be there. `false`: one of them is no folder, or there are too many.
+    /// Watches a folder and all folders above it, up to the root, which must exist. `false`: one of them is not a folder, or there are too
+    /// many.
     ///
     /// # Errors
-    /// The kernel has no watch left for us.
+    /// The kernel has no watch left.
     fn add(&mut self, root: &Path, folder: &Path) -> Result<bool, Errno> {
         if self.root.is_some() && self.folders.contains_key(folder) {
             return Ok(true);
@@ -180,7 +181,7 @@ impl Watches {
             return Ok(self.add(root, above)? && self.watch(&root.join(folder), folder, WATCHED | WatchFlags::DONT_FOLLOW)?);
         }
         let Ok(found) = identity(root) else { return Ok(false) };
-        // By whatever links lead there: `news` looks whether they still do.
+        // Links on the path are followed: `news` checks whether they still lead there.
         let watched = self.watch(root, folder, WATCHED)? && !self.folders.is_empty();
         (self.root, self.since) = (watched.then_some(found), Instant::now());
         Ok(watched)
@@ -196,18 +197,18 @@ impl Watches {
                 self.folders.insert(folder.to_owned(), watch);
                 Ok(true)
             }
-            // When somebody makes it, the watch of the folder above notes that.
+            // When somebody makes it, the watch on the folder above notes that.
             Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG) => Ok(false),
             Err(refusal) => Err(refusal),
         }
     }
 
-    /// Nothing is watched any more.
+    /// Removes all watches.
     fn clear(&mut self) {
         self.root = None;
         for (_, watch) in self.folders.drain() {
-            // It went with its folder, or goes now.
+            // The watch went with its folder, or goes now.
             let _ = self.queue.as_ref().map(|queue| inotify::remove_watch(queue, watch));
         }
     }
@@ -232,7 +233,7 @@ impl Watches {
     }
 }
 
-/// Device and inode, links followed.
+/// Device and inode, with links followed.
 fn identity(folder: &Path) -> io::Result<(u64, u64)> {
     std::fs::metadata(folder).map(|found| (found.dev(), found.ino()))
 }
@@ -244,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder, a way in, and a file below.
+    /// A folder, a second path to it, and a file below it.
     struct Bench {
         house: tempfile::TempDir,
         inotify: Inotify,
@@ -320,7 +321,7 @@ mod tests {
             assert_eq!(bench.epoch(), epoch, "{name}: nothing has happened");
             change(&bench);
             assert_ne!(bench.epoch(), epoch, "{name}");
-            // And again, once all is known anew.
+            // And again, after the file is covered once more.
             if bench.cover("top").is_some() && bench.at("vault/top").exists() {
                 let epoch = bench.epoch();
                 assert_eq!(bench.epoch(), epoch, "{name}: nothing more has happened");

@@ -1,4 +1,4 @@
-//! The body of an answer: gathered in memory that is wiped, and no larger than it may be. It may be a secret.
+//! The body of an answer: gathered in memory that is wiped, with a limit for its size. It may be a secret.
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -8,20 +8,20 @@ use super::HttpError;
 use crate::budget::{Growing, Payer, Spent};
 use crate::model::SecretBytes;
 
-/// How often each byte of a body is there while it is read: as it came, and as what is made of it.
+/// How many copies of each byte of a body exist while it is read: the raw byte, and what is made of it.
 const COPIES: usize = 2;
 
-/// The body, and what it has cost: that is to be kept until all has been made of it.
+/// The body, and what it has cost: the caller keeps that until everything is made of the body.
 ///
 /// # Errors
-/// It is over the limit, or cannot be paid for, or breaks.
+/// It is too large, or cannot be paid for, or breaks off.
 pub(super) async fn gather(mut body: Incoming, limit: usize, payer: Option<Payer>) -> Result<(SecretBytes, Option<Spent>), HttpError> {
     let too_large = || HttpError::TooLarge { limit };
     let announced = usize::try_from(body.size_hint().lower()).map_err(|_| too_large())?;
     if announced > limit {
         return Err(too_large());
     }
-    // Room for all that is announced: a buffer that grows leaves copies behind.
+    // Room for the announced length: a buffer that grows leaves copies behind.
     let mut cost = Growing::new(payer);
     cost.add(announced * COPIES)?;
     let mut paid = announced;

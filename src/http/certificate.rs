@@ -1,4 +1,5 @@
-//! What a server's certificate said, where it is the reason that there is no connection: whoever has to mend it wants its names and dates.
+//! What a server's certificate said, if it is the reason that there is no connection: the person who must correct it needs its names and
+//! dates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,53 +12,53 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::words;
 use crate::model::clean;
 
-/// What is trusted without a `ca`.
+/// What is trusted without `ca`.
 const SYSTEM: &str = "a CA that the system trusts";
 
-/// How many of a certificate's names are told.
+/// The most names of a certificate in a message.
 const NAMES: usize = 8;
 
-/// A server's certificate that is not to be trusted, and why.
+/// A server's certificate that Keyferry does not trust, and why.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateFault {
     pub problem: CertificateProblem,
-    /// The names and addresses it is for, as it says.
+    /// The names and addresses that it is for, as it says.
     pub names: Vec<String>,
     /// Who signed it, as it says.
     pub issuer: String,
-    /// From when to when, as it says. `None`: it cannot be read.
+    /// The start and end of its validity, as it says. `None`: it cannot be read.
     pub valid: Option<(Timestamp, Timestamp)>,
-    /// The name it should be for.
+    /// The name that it should be for.
     pub wanted: String,
-    /// What it should lead to: the path of `ca`. `None`: one of the system's CAs.
+    /// What should have signed it: the path of `ca`. `None`: one of the system's CAs.
     pub trusted: Option<String>,
 }
 
 /// What is wrong with a certificate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateProblem {
-    /// It is a CA's (CA:TRUE), and not one that is trusted as it is.
+    /// It is a CA's certificate (CA:TRUE), and is not itself trusted.
     Authority {
         /// Whether it says that it signed itself.
         is_own: bool,
     },
     Expired,
     NotYetValid,
-    /// In words that follow a colon.
+    /// As text that follows a colon.
     Other(String),
     OtherName,
     /// It names no server at all.
     Nameless,
-    /// It is itself in `ca`, but is not a CA's, and was issued by one that is not there.
+    /// It is itself in `ca`, but is not a CA's, and its issuer is not in `ca`.
     NotAnAuthority,
-    /// It does not lead to a CA that is trusted.
+    /// No trusted CA has signed it.
     UnknownIssuer,
 }
 
 // === impl CertificateFault ===
 
 impl CertificateFault {
-    /// The fault that a verifier of ours has put into an error.
+    /// The fault that one of our verifiers has put into an error.
     pub(super) fn of(error: &rustls::Error) -> Option<&Self> {
         let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(fault))) = error else { return None };
         fault.downcast_ref()
@@ -100,7 +101,7 @@ impl CertificateFault {
         }
     }
 
-    /// As an error of rustls, which sends the server the alert of a certificate that is not trusted.
+    /// As an error of rustls: the server gets the alert for a certificate that is not trusted.
     pub(super) fn into_tls(self) -> rustls::Error {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(self))))
     }
@@ -134,7 +135,7 @@ impl fmt::Display for CertificateFault {
             CertificateProblem::Other(problem) => write!(f, "the server's certificate for {names}{valid} cannot be used: {problem}"),
             CertificateProblem::OtherName => write!(f, "the server's certificate is for {names}{valid}, not for {}", self.wanted),
             CertificateProblem::Nameless => {
-                write!(f, "the server's certificate{valid} has no subjectAltName, and so is for no server, not for {} either", self.wanted)
+                write!(f, "the server's certificate{valid} has no subjectAltName, so it is not for {}", self.wanted)
             }
             CertificateProblem::NotAnAuthority => {
                 let ca = self.trusted.as_deref().unwrap_or(SYSTEM);
@@ -157,7 +158,7 @@ impl std::error::Error for CertificateFault {}
 impl CertificateProblem {
     #[allow(clippy::wildcard_enum_match_arm)] // rustls's errors may become more; its words will do
     fn of(error: &CertificateError, facts: &Facts) -> Self {
-        // Not the server's own certificate may be the one that is out of date, but one on the way to the CA.
+        // Perhaps not the server's own certificate has expired, but one between it and the CA.
         let own = |time: &UnixTime, end: fn((Timestamp, Timestamp)) -> Timestamp| {
             i64::try_from(time.as_secs()).ok() == facts.valid.map(|valid| end(valid).as_second())
         };
@@ -170,7 +171,7 @@ impl CertificateProblem {
             CertificateError::NotValidYetContext { .. } => Self::Other("a CA that it leads to is not valid yet".to_owned()),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } if facts.names.is_empty() => Self::Nameless,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
-            // A signature that does not fit: another CA of the same name.
+            // The signature does not fit: another CA has the same name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             other if is_ca(other) => Self::Authority { is_own: facts.is_own },
             other => Self::Other(words::of_certificate(other)),
@@ -178,7 +179,7 @@ impl CertificateProblem {
     }
 }
 
-/// Whether a server's certificate is refused for this alone: it is a CA's. The usual verifier has no error of its own for it.
+/// Whether a server's certificate is refused only because it is a CA's. The usual verifier has no separate error for this.
 pub(super) fn is_of_authority(error: &rustls::Error) -> bool {
     matches!(error, rustls::Error::InvalidCertificate(why) if is_ca(why))
 }
@@ -187,10 +188,10 @@ fn is_ca(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(OtherError(inner)) if inner.to_string() == "CaUsedAsEndEntity")
 }
 
-/// Whether a certificate is in force now and may be a server's, by what it says itself (RFC 5280, sections 4.1.2.5 and 4.2.1.12).
+/// Whether a certificate is valid now and may be a server's, by its own fields (RFC 5280, sections 4.1.2.5 and 4.2.1.12).
 ///
 /// # Errors
-/// It is not, or cannot be read.
+/// It is not valid, or cannot be read.
 pub(super) fn check_dates_and_usage(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
     let Ok(([], parsed)) = X509Certificate::from_der(certificate) else { return Err(CertificateError::BadEncoding) };
     let now = i64::try_from(now.as_secs()).map_err(|_| CertificateError::Expired)?;
@@ -208,7 +209,7 @@ pub(super) fn check_dates_and_usage(certificate: &CertificateDer<'_>, now: UnixT
     }
 }
 
-/// What a certificate says of itself. It comes from somebody who is not trusted: text is made harmless.
+/// What a certificate says about itself. It comes from somebody who is not trusted, so its text is made harmless.
 #[derive(Default)]
 struct Facts {
     names: Vec<String>,

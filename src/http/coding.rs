@@ -1,5 +1,6 @@
-//! How the body of an answer is coded. Whoever asks wants the bytes that the store has, so each request says `Accept-Encoding: identity`;
-//! what is coded all the same is refused by name. A key file full of gzip would be delivered otherwise, and nobody would know.
+//! How the body of an answer is encoded. The caller needs the store's own bytes, so each request says `Accept-Encoding: identity`. An
+//! answer that is encoded all the same is refused, with the name of the coding. Otherwise Keyferry would deliver, for example, a key file
+//! that is really gzip, and nobody would know.
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
@@ -7,14 +8,14 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use super::HttpError;
 use crate::model::{SecretBytes, quoted};
 
-/// Codings that leave the body as it is. Stores that speak S3 keep the last one from an upload; what they send is not in chunks of that kind.
+/// Codings that leave the body as it is. S3 stores keep the last one from an upload; they do not send chunks of that kind.
 const NONE: [&str; 3] = ["", "identity", "aws-chunked"];
 
 pub(super) fn ask_for_none<B>(request: &mut Request<B>) {
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
-/// An answer whose body is as the store has it. One without a body has no coding.
+/// Lets an answer pass if its body is not encoded. An answer without a body has no coding.
 ///
 /// # Errors
 /// [`HttpError::Coded`].
@@ -26,7 +27,7 @@ pub(super) fn plain(answer: Response<SecretBytes>) -> Result<Response<SecretByte
     if let Some(coding) = codings(headers, &CONTENT_ENCODING).find(|coding| !is_none(coding)) {
         return Err(coded(status, "Content-Encoding", coding));
     }
-    // One `chunked` was taken off already. A second one would still be in the body.
+    // One `chunked` was already removed. A second one would still be in the body.
     let mut chunked = 0;
     for coding in codings(headers, &TRANSFER_ENCODING).filter(|coding| !is_none(coding)) {
         chunked += usize::from(coding.eq_ignore_ascii_case("chunked"));
@@ -47,7 +48,7 @@ fn coded(status: StatusCode, header: &'static str, value: &str) -> HttpError {
     HttpError::Coded { status, header, value: quoted(value.trim()) }
 }
 
-/// What is listed in all headers of this name. What is not a text is a coding too, and not a known one.
+/// The list in all headers of this name. A value that is not text counts as an unknown coding.
 fn codings<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     headers.get_all(name).iter().flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim)
 }
@@ -56,7 +57,7 @@ fn is_none(coding: &str) -> bool {
     NONE.iter().any(|none| coding.eq_ignore_ascii_case(none))
 }
 
-/// The charset that an answer says it has, where that is not UTF-8. JSON has no other (RFC 8259, section 8.1).
+/// The charset in an answer's header, if it is not UTF-8. JSON has no other (RFC 8259, section 8.1).
 pub fn foreign_charset(headers: &HeaderMap) -> Option<String> {
     parts(headers).iter().find_map(|part| {
         let part = String::from_utf8_lossy(part);
@@ -67,11 +68,11 @@ pub fn foreign_charset(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// Nothing, UTF-8, and what is a part of it.
+/// No charset, UTF-8, and subsets of UTF-8.
 const UTF_8: [&str; 5] = ["", "utf-8", "utf8", "us-ascii", "ascii"];
 
-/// The types and parameters of all Content-Type headers, one by one. A proxy may have joined two; what is in double quotes is one text
-/// (RFC 9110, section 5.6.6).
+/// The types and parameters of all Content-Type headers, one by one. A proxy may have joined two headers; text in double quotes is one
+/// value (RFC 9110, section 5.6.6).
 fn parts(headers: &HeaderMap) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
     for value in headers.get_all(CONTENT_TYPE) {

@@ -1,4 +1,5 @@
-//! A new connection to an endpoint: TCP (the name looked up anew each time), through a proxy where there is one, and TLS; or a Unix socket.
+//! A new connection to an endpoint: TCP (the name is looked up again each time), through a proxy where there is one, and TLS; or a Unix
+//! socket.
 
 use std::future::Future;
 use std::io;
@@ -22,7 +23,7 @@ use super::error::chain;
 use super::proxy::Proxy;
 use super::{Endpoint, HttpError, Names, Tuning};
 
-/// Dials one endpoint, whatever address it is asked for. Clones share what they have learnt of it.
+/// Connects to one endpoint, whatever address it is asked for. Clones share what they have learned about it.
 #[derive(Clone)]
 pub(super) struct Connector(Arc<Route>);
 
@@ -36,10 +37,10 @@ struct Route {
     seen: Arc<Seen>,
 }
 
-/// What an endpoint was seen to speak.
+/// What Keyferry knows about the endpoint's protocol.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Whether the last connection speaks HTTP/1.1: each call needs one of its own.
+    /// Whether the last connection uses HTTP/1.1: there each call needs its own connection.
     is_http1: AtomicBool,
     /// HTTP/2 connections that are open.
     open: AtomicUsize,
@@ -52,7 +53,7 @@ pub(super) struct Stream {
     counted: Option<Counted>,
 }
 
-/// An HTTP/2 connection that is open until this is dropped.
+/// An HTTP/2 connection, open until this is dropped.
 struct Counted(Arc<Seen>);
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -75,10 +76,10 @@ impl Connector {
         }
         let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
-        // Shared out among the addresses of a name: one that is gone leaves time for the next.
+        // The time is divided among the addresses of a name: one dead address leaves time for the next.
         tcp.set_connect_timeout(Some(tuning.connect));
         tcp.set_nodelay(true);
-        // A peer that is gone without a word is noticed by the kernel: on an idle connection, and on one where a request was written.
+        // The kernel notices a peer that is gone silently: on an idle connection, and on one where a request was written.
         tcp.set_keepalive(Some(tuning.keepalive));
         tcp.set_keepalive_interval(Some(tuning.keepalive));
         tcp.set_keepalive_retries(Some(2));
@@ -113,7 +114,7 @@ impl Route {
         }
         match (&self.tls, &self.proxy) {
             (Some((tls, name)), _) => self.secure(self.reach().await?, tls, name).await,
-            // The proxy reads what is asked in the clear, and passes it on.
+            // The proxy reads the plain request and passes it on.
             (None, Some(proxy)) => Ok(Stream { is_proxied: true, ..Stream::new(self.tcp_to_proxy(proxy).await?) }),
             (None, None) => Ok(Stream::new(self.reach().await?)),
         }
@@ -146,7 +147,7 @@ impl Route {
 // === impl Seen ===
 
 impl Seen {
-    /// Whether a call is better sent after another that makes the connection for both.
+    /// Whether a call should wait for another one that makes a connection for both.
     pub(super) fn is_cold(&self) -> bool {
         self.open.load(Ordering::Relaxed) == 0 && !self.is_http1.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! An endpoint: where a server is, as somebody configured it. Parsed once and kept apart from what is asked there, so that a call can add
-//! to its path and never change its host.
+//! An endpoint: the place of a server, as it was configured. It is parsed once and is separate from the paths, so a call can add to its
+//! path but never change its host.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use thiserror::Error;
 
 use super::HttpError;
 
-/// `http://host[:port][/base]`, `https://host[:port][/base]` or `unix:///path/to.sock`. Equal endpoints are one server and base path: the
-/// host is held in lower case, the scheme's own port and a slash at the end are left out.
+/// `http://host[:port][/base]`, `https://host[:port][/base]` or `unix:///path/to.sock`. Equal endpoints are the same server and base path:
+/// the host is in lower case, and the scheme's default port and a slash at the end are removed.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Endpoint {
     place: Place,
-    /// Before every path: empty, or with a slash at its start and none at its end.
+    /// Before every path: empty, or with a slash at its start and no slash at its end.
     base: String,
 }
 
@@ -30,7 +30,7 @@ enum Place {
 /// The longest path of a Unix socket in bytes (Linux `sun_path` less its NUL).
 const MAX_SOCKET: usize = 107;
 
-/// A text that is no endpoint. It may hold a password, so it is not repeated here.
+/// A text that is not an endpoint. The text may hold a password, so messages do not repeat it.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum InvalidEndpoint {
     #[error("has a fragment (leave out the # and what follows)")]
@@ -43,21 +43,21 @@ pub enum InvalidEndpoint {
     Query,
     #[error("does not begin with https://, http:// or unix:///")]
     Scheme,
-    #[error("is the path of no socket (write unix:///path/to.sock)")]
+    #[error("is not the path of a socket (write unix:///path/to.sock)")]
     Socket,
     #[error("has a path of over {MAX_SOCKET} bytes, which the system does not allow for a socket (choose a shorter one)")]
     SocketLength,
-    #[error("has a user in it (leave out what stands before the @)")]
+    #[error("has a user in it (leave out what is before the @)")]
     User,
 }
 
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// The server that an absolute address of `http` or `https` leads to, without path and query.
+    /// The server of an absolute `http` or `https` address, without path and query.
     ///
     /// # Errors
-    /// It has no host, a port that cannot be, or a user.
+    /// It has no host, an impossible port, or a user.
     pub fn of(uri: &Uri) -> Result<Self, InvalidEndpoint> {
         let authority = uri.authority().ok_or(InvalidEndpoint::Host)?;
         if authority.as_str().contains('@') {
@@ -79,7 +79,7 @@ impl Endpoint {
         Ok(Self { place, base: String::new() })
     }
 
-    /// The address of a path, with its query if it has one, below the base path. It is sent as it is: [`escape_path`] and
+    /// The address of a path below the base path, with the path's query if it has one. It is sent unchanged: [`escape_path`] and
     /// [`escape_element`] make text fit.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Endpoint {
     /// Whether an address has this endpoint's scheme, host and port.
     pub fn is_origin_of(&self, uri: &Uri) -> bool {
         let seen = match &self.place {
-            // What is asked over a socket names no host of its own.
+            // A request over a socket names no host of its own.
             Place::Unix(_) => return uri.scheme_str() == Some("http") && uri.authority().is_some_and(|name| name == "localhost"),
             Place::Http { .. } | Place::Https { .. } => Self::of(uri),
         };
@@ -122,12 +122,12 @@ impl Endpoint {
     /// Whether a server's certificate can be for this name; `None`: for the host.
     ///
     /// # Errors
-    /// It cannot, and TLS is spoken.
+    /// It cannot, and the endpoint uses TLS.
     pub fn check_server_name(&self, name: Option<&str>) -> Result<(), String> {
         if self.is_https() { self.server_name(name).map(drop) } else { Ok(()) }
     }
 
-    /// The name that the server must prove, which may be another than the one it is looked up by.
+    /// The name that the server must prove. It may be another than the name that is looked up.
     pub(super) fn server_name(&self, name: Option<&str>) -> Result<ServerName<'static>, String> {
         let name = name.or(self.host()).unwrap_or_default().to_owned();
         ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is not a name that a server's certificate could be for"))
@@ -144,7 +144,7 @@ impl Endpoint {
         matches!(self.place, Place::Https { .. })
     }
 
-    /// Host and port, as CONNECT wants them. Empty for a socket.
+    /// Host and port, in the form for CONNECT. Empty for a socket.
     pub(super) fn authority(&self) -> String {
         match &self.place {
             Place::Http { host, port } | Place::Https { host, port } => format!("{host}:{port}"),
@@ -152,7 +152,7 @@ impl Endpoint {
         }
     }
 
-    /// What an address below this endpoint begins with.
+    /// The beginning of every address below this endpoint.
     fn origin(&self) -> String {
         match &self.place {
             Place::Http { host, port: 80 } => format!("http://{host}"),
@@ -178,7 +178,7 @@ impl FromStr for Endpoint {
         if !["http://", "https://"].iter().any(|scheme| text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme))) {
             return Err(InvalidEndpoint::Scheme);
         }
-        // Left to the parser, a fragment would be dropped in silence.
+        // The parser would drop a fragment without an error.
         if text.contains('#') {
             return Err(InvalidEndpoint::Fragment);
         }
@@ -207,12 +207,12 @@ impl fmt::Debug for Endpoint {
 
 // === escaping ===
 
-/// A text as a path: each byte but letters, digits, `-._~` and `/` as `%XX` (RFC 3986, sections 2.1 and 2.3).
+/// A text as a path: every byte except letters, digits, `-._~` and `/` becomes `%XX` (RFC 3986, sections 2.1 and 2.3).
 pub fn escape_path(text: &str) -> String {
     escaped(text, b"-._~/")
 }
 
-/// A text as one element of a path or one value of a query: as [`escape_path`], the slash too.
+/// A text as one element of a path or one value of a query: as [`escape_path`], and a slash is escaped too.
 pub fn escape_element(text: &str) -> String {
     escaped(text, b"-._~")
 }
@@ -284,12 +284,12 @@ https://: has no host that could be reached (write https://host:port, http://hos
 https://:8200: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
 https://bao:99999: has no port from 1 to 65535
 https://bao:x: has no port from 1 to 65535
-https://user:canary@bao: has a user in it (leave out what stands before the @)
+https://user:canary@bao: has a user in it (leave out what is before the @)
 https://bao?token=canary: has a query (leave out the ? and what follows)
 https://bao#x: has a fragment (leave out the # and what follows)
 https://b ao: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
-unix://run/bao.sock: is the path of no socket (write unix:///path/to.sock)
-unix:///: is the path of no socket (write unix:///path/to.sock)
+unix://run/bao.sock: is not the path of a socket (write unix:///path/to.sock)
+unix:///: is not the path of a socket (write unix:///path/to.sock)
 "#);
     }
 

@@ -1,4 +1,4 @@
-//! Why a call brought no answer. No variant holds a body, a header or a query; addresses appear as host and port.
+//! Why a call got no answer. No variant has a body, a header or a query; addresses appear as host and port.
 
 use std::error::Error;
 use std::io;
@@ -11,34 +11,34 @@ use super::certificate::CertificateFault;
 use super::words;
 use crate::budget::Unpaid;
 
-/// Why a call failed before an answer was there, or while it was read.
+/// Why a call failed before there was an answer, or while the answer was read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum HttpError {
-    /// There was a connection, and it ended before the answer did.
+    /// There was a connection, and it broke before the answer was complete.
     #[error("the connection broke: {0}")]
     Broken(String),
     #[error("the CA cannot be read: {path}: {problem} (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)")]
     Ca { path: PathBuf, problem: String },
-    /// Somebody answered with a certificate that is not to be trusted.
+    /// A server answered with a certificate that Keyferry does not trust.
     #[error(transparent)]
     Certificate(Box<CertificateFault>),
     #[error(
         "the client certificate cannot be used: {path}: {problem} (name PEM files: the certificate with its chain, and its private key)"
     )]
     ClientCertificate { path: PathBuf, problem: String },
-    /// A file that a class names cannot be used. Which and why is for the node's admin.
+    /// A file that a class names cannot be used. The file and the reason are only for the node's admin.
     #[error("a TLS file that the class names cannot be used")]
     ClassFiles(String),
-    /// The answer's body is not as the store has it. `value` is quoted.
+    /// The answer's body is encoded. `value` is quoted.
     #[error("its answer ({status}) has {header} {value}, which Keyferry does not take: it asks for the plain body")]
     Coded { status: StatusCode, header: &'static str, value: String },
-    /// Nothing was sent: nobody is there, or cannot be reached.
+    /// Nothing was sent: no server is there, or it cannot be reached.
     #[error("no connection: {0}")]
     Connect(String),
-    /// A proxy of the environment cannot be used, or does not let us through.
+    /// A proxy of the environment cannot be used, or refuses the connection.
     #[error("{0}")]
     Proxy(String),
-    /// Nothing was sent to where it leads.
+    /// Nothing was sent to the redirect's target.
     #[error("it redirects to {to}, which is not followed: {why}")]
     Redirect { to: String, why: &'static str },
     /// The request itself cannot be sent.
@@ -49,7 +49,7 @@ pub enum HttpError {
     Short,
     #[error("no answer in time")]
     TimedOut,
-    /// Somebody answered, and no secure connection came about, for another reason than the server's certificate.
+    /// A server answered, but there is no secure connection, for another reason than the server's certificate.
     #[error("no secure connection: {0}")]
     Tls(String),
     #[error("the answer is larger than {limit} bytes")]
@@ -66,7 +66,7 @@ pub(super) struct Failed {
 // === impl HttpError ===
 
 impl HttpError {
-    /// With what only the node's admin may know.
+    /// With details that only the node's admin may know.
     pub fn for_admin(&self) -> String {
         match self {
             Self::ClassFiles(why) => format!("{self}: {why}"),
@@ -86,7 +86,7 @@ impl HttpError {
         }
     }
 
-    /// Whether the same call may well succeed a moment later.
+    /// Whether the same call may succeed a moment later.
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Broken(_) | Self::Connect(_) => true,
@@ -126,7 +126,7 @@ impl HttpError {
         let told = match error {
             rustls::Error::AlertReceived(alert) => refusal(&words::name_of(&format!("{alert:?}"))),
             rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-                "what answers does not speak TLS (is the address one of http://?)".to_owned()
+                "the server does not speak TLS (should the address begin with http://?)".to_owned()
             }
             other => words::of_tls(other),
         };
@@ -134,13 +134,13 @@ impl HttpError {
     }
 }
 
-/// What rustls says of a server that ended a connection, in its words: HTTP/2 keeps no more of an error.
+/// rustls begins its message with this if a server has ended the connection. HTTP/2 keeps only this text of the error.
 const ALERT: &str = "received fatal alert: ";
 
-/// What such a server means (RFC 8446, section 6.2).
+/// What the server's alert means (RFC 8446, section 6.2).
 fn refusal(alert: &str) -> String {
     let meant = match alert {
-        "CertificateRequired" => "it wants a client certificate, and none is configured",
+        "CertificateRequired" => "it needs a client certificate, and none is configured",
         "AccessDenied"
         | "BadCertificate"
         | "CertificateExpired"
@@ -151,9 +151,9 @@ fn refusal(alert: &str) -> String {
         | "UnsupportedCertificate" => "it does not take the client certificate",
         "UnrecognisedName" => "it serves no such server name",
         "HandshakeFailure" | "InsufficientSecurity" | "ProtocolVersion" => {
-            "it speaks no TLS that we do (1.2 or 1.3 with modern ciphers), or wants a client certificate"
+            "it does not speak TLS as Keyferry does (1.2 or 1.3 with modern ciphers), or needs a client certificate"
         }
-        _ => "it gave no reason that we know",
+        _ => "it gave no reason that Keyferry knows",
     };
     format!("the server refused: {alert}: {meant}")
 }
@@ -169,18 +169,18 @@ impl Failed {
         Self { error, seen: true }
     }
 
-    /// What hyper's pool reports. Our connector's own errors come back as they were.
+    /// What hyper's pool reports. Errors of Keyferry's own connector come back unchanged.
     pub(super) fn of(error: &legacy::Error) -> Self {
         if let Some(ours) = find::<HttpError>(error) {
             return Self::unseen(ours.clone());
         }
         let said = error.source().map_or_else(|| words::plain(&error.to_string()), chain);
-        // Refused only after the handshake: how TLS 1.3 servers do not take a client certificate.
+        // The server refused only after the handshake: TLS 1.3 servers refuse a client certificate like this.
         let told = match said.split_once(ALERT) {
             Some((_, rest)) => HttpError::Tls(refusal(&words::name_of(rest))),
             None => HttpError::Broken(said),
         };
-        // Only what got as far as a connection tells of one; and hyper cancels what it has not begun to send.
+        // Only a request that had a connection reports one; and hyper cancels a request that it has not begun to send.
         let unsent = error.connect_info().is_none() || find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
         Self { error: told, seen: !unsent }
     }
@@ -192,7 +192,7 @@ fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e 
     error.downcast_ref().or_else(|| find(cause(error)?))
 }
 
-/// An [`io::Error`] passes over the error it wraps when it is asked for its source.
+/// An [`io::Error`] skips the error that it wraps when it is asked for its source.
 fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
     wrapped.or_else(|| error.source())

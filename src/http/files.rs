@@ -1,4 +1,4 @@
-//! The files a client is made from (the CA, its own certificate and key), and what tells that they have changed.
+//! The files of a client (the CA, its own certificate and key), and how Keyferry sees that they have changed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use crate::text;
 /// The most entries of a folder of certificates.
 const MAX_ENTRIES: usize = 4096;
 
-/// The most bytes that a folder's certificates may have together: several times what a system trusts.
+/// The most bytes of all certificates in a folder together: several times what a system trusts.
 const MAX_FOLDER: usize = 4 * 1024 * 1024;
 
-/// The files as they were when they were read. They change with every file: Kubernetes swaps a link, others write in place.
+/// The files as they were when they were read. Each file changes this: Kubernetes replaces a link, others write into the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Files(Vec<(Named, Stamp)>);
 
@@ -28,13 +28,13 @@ pub(super) struct CaFile {
 #[derive(Default)]
 pub(super) struct Ca {
     pub(super) files: Vec<CaFile>,
-    /// Why one of them is left out, of a folder.
+    /// Why a file of a folder is left out.
     pub(super) left_out: Option<String>,
-    /// Of a folder: the files that do not look like certificates by their names.
+    /// For a folder: the files whose names are not names of certificates.
     pub(super) ignored: Option<Vec<String>>,
 }
 
-/// Whose file it is, for messages.
+/// What a file is for, in messages.
 #[derive(Clone, Copy)]
 pub(super) enum Of {
     Ca,
@@ -70,12 +70,13 @@ pub(super) fn read(config: &HttpConfig, of: Of, path: &Path) -> Result<Zeroizing
     text::owned_without_mark(whole.bytes).map_err(|error| fault(config, of, path, error.to_string()))
 }
 
-/// The files of the CA: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
+/// The files of the CA: a file, or the certificates of a folder. An entry with such a name that is not a file (a folder, a broken link) is
+/// skipped.
 pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Ca, HttpError> {
     let ((files, ignored), mut left) = (ca_files(config, ca)?, MAX_FOLDER);
     let of_folder = ignored.is_some();
     let (mut contents, mut left_out) = (Vec::new(), None);
-    // One file takes nothing from the others.
+    // A bad file does not stop the use of the others.
     let mut leave_out = |file: &Named, problem: String| {
         tracing::warn!(file = %file.path().display(), "a CA file is left out: it {problem}");
         left_out.get_or_insert_with(|| format!("{} {problem}", file.path().display()));
@@ -99,7 +100,7 @@ pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Ca, HttpError> {
     Ok(Ca { files: contents, left_out, ignored })
 }
 
-/// The files, and of a folder the names of those that are not read.
+/// The files; and for a folder, the names of the files that are not read.
 fn ca_files(config: &HttpConfig, ca: &Path) -> Result<(Vec<Named>, Option<Vec<String>>), HttpError> {
     let (file, fault) = (named(config, ca), |problem| fault(config, Of::Ca, ca, problem));
     if !file.is_folder().map_err(|error| fault(error.to_string()))? {
@@ -108,7 +109,7 @@ fn ca_files(config: &HttpConfig, ca: &Path) -> Result<(Vec<Named>, Option<Vec<St
     let entries = file.entries(MAX_ENTRIES).map_err(|error| fault(problem(error)))?;
     let (files, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|file| is_certificate(file.path()));
     let name = |file: &Named| file.path().file_name().map(|name| name.to_string_lossy().into_owned());
-    // Those of kubelet's own begin with two dots.
+    // kubelet's own entries begin with two dots.
     let ignored = others.iter().filter_map(name).filter(|name| !name.starts_with("..")).collect();
     Ok((files.into_iter().filter(|file| file.stamp().is_ok()).collect(), Some(ignored)))
 }
@@ -120,7 +121,7 @@ fn named(config: &HttpConfig, path: &Path) -> Named {
     }
 }
 
-/// In the system's words where it has some.
+/// In the system's words if there are some.
 fn problem(error: Unreadable) -> String {
     match error {
         Unreadable::Absent => "No such file or directory (os error 2)".to_owned(),
@@ -141,7 +142,7 @@ pub(super) fn fault(config: &HttpConfig, of: Of, path: &Path, problem: String) -
 /// What [`is_certificate`] takes, for messages.
 pub(super) const NAMES: &str = "*.crt, *.cer and *.pem are read, and what c_rehash makes (0a1b2c3d.0)";
 
-/// By its name: as `openssl rehash` writes them too, which gives a link to each certificate the hash of its subject and a number.
+/// Decides by the name. `openssl rehash` gives each certificate a link whose name is the hash of its subject and a number.
 fn is_certificate(file: &Path) -> bool {
     let (stem, kind) = (file.file_stem(), file.extension());
     let (Some(stem), Some(kind)) = (stem.and_then(|stem| stem.to_str()), kind.and_then(|kind| kind.to_str())) else { return false };

@@ -1,8 +1,9 @@
-//! Where a redirect leads: a reference, resolved as RFC 3986 says (section 5.2). Whether that is followed is decided afterwards, by its origin.
+//! The target of a redirect: a reference, resolved as in RFC 3986 (section 5.2). The caller then decides by the target's origin whether to
+//! follow it.
 
 use http::{HeaderValue, Uri};
 
-/// The parts of a reference (RFC 3986, appendix B). A fragment is for whoever shows a page.
+/// The parts of a reference (RFC 3986, appendix B). The fragment is only for a browser.
 struct Reference<'r> {
     scheme: Option<&'r str>,
     authority: Option<&'r str>,
@@ -10,11 +11,11 @@ struct Reference<'r> {
     query: Option<&'r str>,
 }
 
-/// A `Location`, seen from the address that answered with it. `None`: it cannot be read, or names no server.
+/// A `Location`, relative to the address that answered with it. `None`: it cannot be read, or names no server.
 pub(super) fn resolved(from: &Uri, location: &HeaderValue) -> Option<Uri> {
     let reference = Reference::of(location.to_str().ok()?);
     let (base, query) = (from.path(), reference.query);
-    // As in section 5.2.2: what the reference has not is the base's.
+    // As in section 5.2.2: the base gives the parts that the reference does not have.
     let (scheme, authority, path, query) = match (reference.scheme, reference.authority) {
         (Some(scheme), authority) => (scheme, authority?, without_dots(reference.path), query),
         (None, Some(authority)) => (from.scheme_str()?, authority, without_dots(reference.path), query),
@@ -30,7 +31,7 @@ pub(super) fn resolved(from: &Uri, location: &HeaderValue) -> Option<Uri> {
     let slash = if path.starts_with('/') { "" } else { "/" };
     let query = query.map_or_else(String::new, |query| format!("?{query}"));
     let to = format!("{scheme}://{authority}{slash}{path}{query}").parse::<Uri>().ok()?;
-    // What is put together is read as it was meant: an authority with a slash in it would be another one.
+    // The result must mean the same when it is read again: an authority with a slash in it would become another one.
     (to.authority().map(http::uri::Authority::as_str) == Some(authority)).then_some(to)
 }
 
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(seen_from("https://a/b/c", "x/y:z"), "https://a/b/x/y:z");
     }
 
-    /// Where it leads is compared with the origin: so it has to be read as clients read it.
+    /// The target is compared with the origin: so it must be read as clients read it.
     #[test]
     fn another_server_is_seen_as_one() {
         for (reference, target) in [

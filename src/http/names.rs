@@ -1,5 +1,6 @@
-//! Looking up names. The system does it on a thread that cannot be called back: a name that nobody resolves takes it for half a minute. So
-//! the threads are turns. All tenants whose classes name addresses share one set of them; the configuration's own addresses have others.
+//! Name look-ups. The system does them on a thread that cannot be stopped: a name that nobody resolves blocks it for half a minute. So the
+//! threads are turns. All tenants whose classes name addresses share one set of them; the addresses of the configuration have other
+//! threads.
 
 use std::future::Future;
 use std::io;
@@ -17,16 +18,16 @@ use tower::Service;
 use crate::model::Tenant;
 use crate::turns::Turns;
 
-/// What a client has that shares with nobody.
+/// The threads of a client that shares with no other.
 const OWN: usize = 4;
 
-/// For the names that classes give, on the whole node: however many backends let classes name addresses, the runtime has 512 threads.
+/// For the names in classes, on the whole node: even if many backends let classes name addresses, the runtime has only 512 threads.
 static OF_CLASSES: LazyLock<Turns> = LazyLock::new(|| Turns::new(16));
 
-/// How long a look-up waits for a thread. It is as long as a connection may take.
+/// How long a look-up waits for a thread: as long as a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The threads, and on whose account names are looked up.
+/// The threads, and the tenant that the look-ups are charged to.
 #[derive(Clone, Debug)]
 pub struct Names {
     threads: Turns,
@@ -50,7 +51,7 @@ impl Names {
 }
 
 impl Default for Names {
-    /// Threads of its own.
+    /// Its own threads.
     fn default() -> Self {
         Self::new(Turns::new(OWN), Tenant::from(""))
     }
@@ -72,7 +73,7 @@ impl Service<Name> for Names {
                 || io::Error::new(io::ErrorKind::TimedOut, "other names are still being looked up (see that the name server answers)");
             let turn = threads.take(&tenant, Instant::now() + PATIENCE).await.ok_or_else(hangs)?;
             let found = spawn_blocking(move || {
-                // Held until the look-up has really ended, whoever waits for it.
+                // Held until the look-up has really ended, even if nobody waits for it.
                 let _turn = turn;
                 (name.as_str(), 0).to_socket_addrs()
             });
@@ -96,7 +97,7 @@ mod tests {
         assert!(Names::default().call("no.such.name.invalid".parse().unwrap()).await.is_err());
     }
 
-    /// The turns are taken as look-ups that hang would take them.
+    /// Takes the turns as look-ups would that hang.
     #[tokio::test(start_paused = true)]
     async fn one_tenants_names_that_hang_leave_threads_to_others() {
         let threads = Turns::new(8);

@@ -1,10 +1,10 @@
-//! How fast a store is asked: as fast as its callers like, until it says 429 (Too Many Requests). From then on its requests leave one by
-//! one, with a time between them, and the tenants take turns: a store counts all requests of a node together, so one tenant could use up
-//! what the store allows for everybody.
+//! How fast Keyferry asks a store: as fast as its callers like, until the store says 429 (Too Many Requests). From then on its requests
+//! leave one by one, with a pause between them, and the tenants take turns: a store counts all requests of a node together, so one tenant
+//! could use everything that the store allows.
 //!
-//! Nobody knows the store's limit, so it is looked for. The first 429 halves the rate that the store has just answered at, and so does each
-//! further one, at most once a second. Each second without one makes the rate a tenth higher. After [`CALM`] without one there is no
-//! limit.
+//! Keyferry does not know the store's limit, so it searches for it. The first 429 halves the rate at which the store has just answered.
+//! Each further 429 does the same, at most once per second. Each second without a 429 makes the rate a tenth higher. After [`CALM`] without
+//! a 429 there is no limit.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,19 +13,19 @@ use tokio::time::{Duration, Instant, sleep_until};
 use crate::model::Tenant;
 use crate::turns::Turns;
 
-/// After so long without a 429 requests are sent as they come.
+/// After this time without a 429, requests are sent as they come.
 const CALM: Duration = Duration::from_mins(1);
 
-/// The rate is looked at again after this time.
+/// The rate is checked again after this time.
 const STEP: Duration = Duration::from_secs(1);
 
-/// The longest time between two requests, so that a store that refuses for a while is soon found to answer again.
+/// The longest pause between two requests: when a store refuses for a while, Keyferry soon finds that it answers again.
 const SLOWEST: Duration = Duration::from_millis(500);
 
-/// The shortest one: timers are no finer.
+/// The shortest one: timers cannot measure less.
 const FASTEST: Duration = Duration::from_millis(1);
 
-/// The longest that a store's `Retry-After` keeps all requests back.
+/// The longest time for which a store's `Retry-After` stops all requests.
 const HELD_BACK: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Pace {
 
 #[derive(Debug)]
 struct State {
-    /// Requests that were answered otherwise than with 429, in this second and in the one before.
+    /// Requests with another answer than 429, in this second and in the one before.
     answered: (u32, u32),
     second: Instant,
     limit: Option<Limit>,
@@ -50,7 +50,7 @@ struct Limit {
     next: Instant,
     /// When the rate was last halved.
     halved: Instant,
-    /// When it was last changed, or the store last refused a request: for a second after that it is not raised.
+    /// When the rate last changed, or the store last refused a request: for one second after that the rate is not raised.
     settled: Instant,
     refused: Instant,
 }
@@ -62,7 +62,7 @@ impl Pace {
         Self { line: Turns::new(1), state: Mutex::new(State { answered: (0, 0), second: Instant::now(), limit: None }) }
     }
 
-    /// Waits until a request may be sent, or until the deadline. The daemon's own requests (`None`) do not wait: they are few.
+    /// Waits until a request may be sent, or until the deadline. The daemon's own requests (`None`) do not wait: there are few.
     pub(super) async fn wait(&self, tenant: Option<&Tenant>, deadline: Instant) {
         let Some(tenant) = tenant.filter(|_| self.lock().limit.is_some()) else { return };
         let Some(_turn) = self.line.take(tenant, deadline).await else { return };
@@ -72,17 +72,17 @@ impl Pace {
         }
     }
 
-    /// The store has answered otherwise than with 429.
+    /// The store has given another answer than 429.
     pub(super) fn answered(&self) {
         self.lock().answered(Instant::now());
     }
 
-    /// The store has answered with 429, and wants no request for `asked`. `Some`: from now on it gets so many requests per second.
+    /// The store has answered with 429, and asks for no request for `asked`. `Some`: from now on it gets this many requests per second.
     pub(super) fn refused(&self, asked: Option<Duration>) -> Option<f64> {
         self.lock().refused(Instant::now(), asked.unwrap_or_default().min(HELD_BACK))
     }
 
-    /// A panic elsewhere cannot leave the state half-changed: nothing in here panics.
+    /// A panic elsewhere cannot leave the state half-changed: no code here panics.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,7 +91,7 @@ impl Pace {
 // === impl State ===
 
 impl State {
-    /// When the next request may be sent; it is counted as sent then.
+    /// When the next request may be sent; from now on it counts as sent at that time.
     fn next(&mut self) -> Option<Instant> {
         let limit = self.limit.as_mut()?;
         let at = limit.next.max(Instant::now());
@@ -127,7 +127,7 @@ impl State {
         None
     }
 
-    /// Begins another second where the former one has ended.
+    /// Begins the next second if the last one has ended.
     fn turn_over(&mut self, now: Instant) {
         let passed = now.duration_since(self.second);
         if passed >= STEP {
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// A store that allows so many requests in each second, and its callers.
+    /// A store that allows this many requests per second, and its callers.
     struct Store {
         pace: Pace,
         quota: u32,
@@ -157,7 +157,7 @@ mod tests {
             Arc::new(Self { pace: Pace::new(), quota, second: Mutex::new((Instant::now(), 0)) })
         }
 
-        /// One request, with the tries it takes.
+        /// One request, with all its tries.
         async fn ask(&self, tenant: &str) -> u32 {
             let tenant = Tenant::from(tenant);
             let mut tries = 0;
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(store.second.lock().unwrap().0.elapsed(), Duration::ZERO);
     }
 
-    /// Without it the victim's request is one of those that are refused for the rest of each second.
+    /// Without the pace, the victim's request is refused like others in the rest of each second.
     #[tokio::test(start_paused = true)]
     async fn a_tenant_that_uses_up_the_stores_quota_costs_others_little() {
         let store = Store::new(100);
@@ -204,7 +204,7 @@ mod tests {
             })
         });
         let flood: Vec<_> = flood.collect();
-        // The limit is found by being refused.
+        // Only a refusal shows the limit.
         sleep(Duration::from_secs(3)).await;
         let mut longest = Duration::ZERO;
         for _ in 0..200 {
@@ -217,7 +217,7 @@ mod tests {
         flood.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
-    /// What the store allows is used: two thirds of it at least.
+    /// Keyferry uses what the store allows: at least two thirds of it.
     #[tokio::test(start_paused = true)]
     async fn little_of_the_quota_is_left_unused() {
         let store = Store::new(100);
@@ -242,7 +242,7 @@ mod tests {
         store.ask("a").await;
         assert_eq!(store.pace.refused(None), Some(2.0), "the slowest");
         store.pace.answered();
-        assert_eq!(store.pace.refused(None), None, "it is told once");
+        assert_eq!(store.pace.refused(None), None, "it is reported once");
         sleep(CALM).await;
         store.pace.answered();
         assert!(store.pace.lock().limit.is_none());

@@ -1,10 +1,10 @@
-//! The connections to an endpoint: made when they are first needed, and again from files that have changed.
+//! The connections to an endpoint: made when they are first needed, and again when the files have changed.
 //!
-//! Files that can be read are in force at the next look, with exactly what they hold. If they are gone or cannot be used, the last ones
-//! stay in force for a moment ([`crate::grace`]); then no call is made.
+//! Files that can be read are in force from the next look on, with exactly their content. If they are gone or cannot be used, the last ones
+//! stay in force for a moment ([`crate::grace`]); after that no call is made.
 //!
-//! The files are looked at on a thread that may be kept waiting, and there is one such thread: a file system that does not answer holds
-//! up one call for a moment, and leaves the connections as they are.
+//! One thread looks at the files, and may block: a file system that does not answer delays one call for a moment, and leaves the
+//! connections as they are.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,14 +29,14 @@ use super::proxy::Proxy;
 use super::{Endpoint, HttpConfig, HttpError, Names, Tuning, tls};
 use crate::grace::{GRACE, Outage};
 
-/// What a server may send ahead on one call, and on all calls of a connection, in bytes.
+/// How many bytes a server may send in advance on one call, and on all calls of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// How long a call waits for the files to be looked at. A file system that takes longer hangs.
+/// How long a call waits for the look at the files. A file system that takes longer is taken as hanging.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a client weighs in bytes, with the buffers of a connection: measured with 400 of them, and rounded up.
+/// The memory for a client in bytes, with the buffers of a connection: measured with 400 of them, and rounded up.
 const PLAIN: usize = 8 * 1024;
 const SECURED: usize = 48 * 1024;
 
@@ -52,21 +52,21 @@ struct Shared {
     current: Mutex<Option<Current>>,
     /// Held by the one thread that looks at the files, however long that takes.
     looking: Arc<AsyncMutex<()>>,
-    /// Whether it takes too long.
+    /// Whether the look takes too long.
     hangs: AtomicBool,
 }
 
-/// What is in force, and the files it was made from.
+/// The connections in force, and the files that they were made from.
 struct Current {
     connections: Arc<Connections>,
     files: Files,
-    /// That the files as they are now cannot be used.
+    /// Why the present files cannot be used.
     outage: Option<Outage<Unusable>>,
     /// When the files were last looked at.
     looked: Instant,
 }
 
-/// Why files cannot be used. `None`: there are none to be found.
+/// Why files cannot be used. `None`: there are no files.
 #[derive(Clone)]
 struct Unusable {
     error: HttpError,
@@ -76,15 +76,14 @@ struct Unusable {
 struct Connections {
     client: Client<Connector, Full<Bytes>>,
     seen: Arc<Seen>,
-    /// Ends when the call that goes first has its connection, or brings why it could have none.
+    /// Ends when the first call has its connection, or with the reason why it got none.
     leader: Mutex<Option<watch::Receiver<Option<HttpError>>>>,
 }
 
 // === impl Pool ===
 
 impl Pool {
-    /// Reads the files that are configured. Where there are none, nothing is made before the first call: what the system trusts takes time
-    /// and memory.
+    /// Reads the configured files. Without files nothing is made before the first call: the system's certificates take time and memory.
     pub(super) fn new(
         endpoint: Endpoint,
         config: HttpConfig,
@@ -109,18 +108,18 @@ impl Pool {
         connections.send(request.map(Full::new)).await
     }
 
-    /// In bytes, with what is made of the files.
+    /// In bytes, with what is made from the files.
     pub(super) fn weight(&self) -> usize {
         let of_files = self.0.lock().as_ref().map_or(0, |known| known.files.bytes().saturating_mul(2));
         of_files.saturating_add(if self.0.endpoint.is_https() { SECURED } else { PLAIN })
     }
 
-    /// Whether the files can be used as they are now. The last ones may be in force although they cannot.
+    /// Whether the present files can be used. If not, the last ones may still be in force.
     ///
     /// # Errors
     /// What is wrong with them.
     pub(super) async fn check_files(&self) -> Result<(), HttpError> {
-        // An error of the connections is that of the files, or of what the system trusts.
+        // An error of the connections is an error of the files, or of what the system trusts.
         self.connections().await?;
         let outage = self.0.lock().as_ref().and_then(|known| known.outage.as_ref().map(|outage| outage.problem.error.clone()));
         outage.map_or(Ok(()), Err)
@@ -141,7 +140,7 @@ impl Pool {
 // === impl Shared ===
 
 impl Shared {
-    /// Whether it is time to look at the files: of several callers, one hears that it is.
+    /// Whether it is time to look at the files: of several callers, only one gets `true`.
     fn is_due(&self) -> bool {
         let mut current = self.lock();
         let Some(known) = current.as_mut().filter(|known| self.has_files() && known.looked.elapsed() >= self.tuning.files) else {
@@ -159,7 +158,7 @@ impl Shared {
         })
     }
 
-    /// Without files: what the system trusts is read, once for all.
+    /// Without files: what the system trusts is read once, for all.
     async fn make_first(self: &Arc<Self>) -> Result<Arc<Connections>, HttpError> {
         let turn = Arc::clone(&self.looking).lock_owned().await;
         if let Some(connections) = self.at_hand() {
@@ -176,10 +175,10 @@ impl Shared {
         made.await.unwrap_or_else(|_| Err(HttpError::Connect("none could be prepared (the daemon is ending, or has a bug)".to_owned())))
     }
 
-    /// Looks at the files, unless somebody does already.
+    /// Looks at the files, unless another call does already.
     async fn look(self: &Arc<Self>) {
         let Ok(turn) = Arc::clone(&self.looking).try_lock_owned() else { return };
-        // In the caller's own log, as everything about a call.
+        // In the caller's own log, like everything about a call.
         let (shared, log) = (Arc::clone(self), tracing::dispatcher::get_default(Clone::clone));
         let looking = spawn_blocking(move || tracing::dispatcher::with_default(&log, || shared.renew(turn)));
         if timeout(PATIENCE, looking).await.is_err() && !self.hangs.swap(true, Ordering::AcqRel) {
@@ -202,12 +201,12 @@ impl Shared {
         }
     }
 
-    /// Connections from the files as they are now. `None`: those in force are from the same files.
+    /// Connections from the present files. `None`: the connections in force are from the same files.
     fn made_again(&self) -> Result<Option<Current>, Unusable> {
         let files = self.files().map_err(|error| Unusable { error, files: None })?;
         match self.lock().as_ref() {
             Some(Current { outage: None, files: known, .. }) if *known == files => return Ok(None),
-            // So that what is left out of them is not told again and again.
+            // So the log does not report again and again the files that are left out.
             Some(Current { outage: Some(Outage { problem, .. }), .. }) if problem.files.as_ref() == Some(&files) => {
                 return Err(problem.clone());
             }
@@ -216,7 +215,7 @@ impl Shared {
         self.made_from(files.clone()).map(Some).map_err(|error| Unusable { error, files: Some(files) })
     }
 
-    /// The log tells of each problem once.
+    /// The log reports each problem once.
     fn failed(&self, problem: Unusable) {
         let (endpoint, told) = (&self.endpoint, problem.error.for_admin());
         let mut current = self.lock();
@@ -228,7 +227,7 @@ impl Shared {
         known.outage = Some(Outage::after(known.outage.as_ref(), problem));
     }
 
-    /// A plain endpoint has none.
+    /// An endpoint without TLS has none.
     fn has_files(&self) -> bool {
         self.endpoint.is_https() && (self.config.ca.is_some() || self.config.certificate.is_some())
     }
@@ -254,18 +253,18 @@ impl Shared {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.tuning.idle)
-            // What a server sends ahead is in nobody's purse until it is read.
+            // No purse pays for what a server sends in advance until it is read.
             .http2_initial_stream_window_size(STREAM_WINDOW)
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(self.tuning.ping)
             .http2_keep_alive_timeout(self.tuning.pong)
-            // hyper counts a request that was just sent as none for a moment. Its ping, due in that moment, would be left out for ever.
+            // For a moment, hyper does not count a request that was just sent. A ping that is due in that moment would never be sent.
             .http2_keep_alive_while_idle(true)
             .build(connector);
         Ok(Connections { client, seen, leader: Mutex::default() })
     }
 
-    /// A panic elsewhere leaves what was in force, in force.
+    /// After a panic elsewhere, the same connections stay in force.
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Current>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,8 +273,8 @@ impl Shared {
 // === impl Connections ===
 
 impl Connections {
-    /// Calls that come at once to an endpoint without a connection would each make one, with a TLS handshake, and all but one would be
-    /// closed again where it speaks HTTP/2. So one call goes first; the others wait until it has its connection, or share its failure.
+    /// If many calls come at once to an endpoint without a connection, each would make one, with a TLS handshake; with HTTP/2 all but one
+    /// would be closed again. So one call goes first. The others wait until it has its connection, or get its failure.
     async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
         let Some(lead) = self.lead_or_follow().await.map_err(Failed::unseen)? else {
             return self.client.request(request).await.map_err(|error| Failed::of(&error));
@@ -299,10 +298,10 @@ impl Connections {
         })
     }
 
-    /// The lead, to be dropped when there is a connection; or nothing, after waiting for whoever has it.
+    /// The lead, which the caller drops when there is a connection; or nothing, after the wait for the call that had it.
     ///
     /// # Errors
-    /// Why the leader could not have a connection.
+    /// Why the leader got no connection.
     async fn lead_or_follow(&self) -> Result<Option<watch::Sender<Option<HttpError>>>, HttpError> {
         if !self.seen.is_cold() {
             return Ok(None);
@@ -316,7 +315,7 @@ impl Connections {
             };
             ahead
         };
-        // Dropped without a word by a leader that has its connection, or was given up by whoever asked.
+        // The leader dropped it without a word: it has its connection, or its caller has given up.
         let _ = ahead.changed().await;
         let failed = ahead.borrow().clone();
         failed.map_or(Ok(None), Err)

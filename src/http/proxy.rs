@@ -1,6 +1,6 @@
-//! The proxy an endpoint is reached through, as the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`, or in lower case.
+//! The proxy for an endpoint, from the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`, or the same in lower case.
 //!
-//! The rules are those of Go's `golang.org/x/net/http/httpproxy`, for the lists that admins write are written for Kubernetes' own programs.
+//! The rules are those of Go's `golang.org/x/net/http/httpproxy`, because admins write these lists for Kubernetes' own programs.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::error::chain;
 use super::{Endpoint, HttpError};
 
-/// A proxy that speaks HTTP/1.1 in the clear. What goes through it to an endpoint of `https` stays TLS from end to end.
+/// A proxy that uses HTTP/1.1 without TLS. A connection through it to an `https` endpoint is TLS from end to end.
 #[derive(Clone)]
 pub(super) struct Proxy {
     /// Host and port.
@@ -26,7 +26,7 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// The proxy for an endpoint, if there is to be one. `variable` reads the environment.
+    /// The proxy for an endpoint, if it needs one. `variable` reads the environment.
     pub(super) fn of(endpoint: &Endpoint, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, HttpError> {
         let (Some(host), Some(port)) = (endpoint.host(), endpoint.port()) else { return Ok(None) };
         let either = |upper: &'static str| {
@@ -37,7 +37,7 @@ impl Proxy {
         if is_direct(host, port, &either("NO_PROXY").unwrap_or_default().1) {
             return Ok(None);
         }
-        // The address may hold a password: it is not repeated.
+        // The address may hold a password: the message does not repeat it.
         let fault = || HttpError::Proxy(format!("{name} names no proxy that can be used (write http://[user:password@]host:port)"));
         Self::parse(address.trim()).ok_or_else(fault).map(Some)
     }
@@ -62,12 +62,12 @@ impl Proxy {
         format!("http://{}/", self.authority).parse().map_err(|_| self.fault("its address cannot be read"))
     }
 
-    /// What a request that the proxy itself reads has to carry.
+    /// The header that a request must have if the proxy itself reads it.
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
 
-    /// Asks the proxy, over a connection to it, for one to `target` (RFC 9110, section 9.3.6).
+    /// Asks the proxy for a connection to `target` (RFC 9110, section 9.3.6).
     pub(super) async fn tunnel(&self, connection: TcpStream, target: &str) -> Result<TcpStream, HttpError> {
         let mut request = Request::builder().method(Method::CONNECT).uri(target).header(HOST, target);
         if let Some(authorization) = &self.authorization {
@@ -77,7 +77,7 @@ impl Proxy {
             request.body(Empty::<Bytes>::new()).map_err(|_| HttpError::Request("its host cannot be asked of a proxy".to_owned()))?;
         let broken = |error: hyper::Error| HttpError::Connect(self.told(&chain(&error)));
         let (mut sender, connection) = http1::handshake(TokioIo::new(connection)).await.map_err(broken)?;
-        // Ends with the tunnel's request: what follows belongs to whoever gets the connection.
+        // Ends with the tunnel's request: the bytes after it belong to the code that gets the connection.
         tokio::spawn(connection.with_upgrades());
         let answer = sender.send_request(request).await.map_err(broken)?;
         let status = answer.status();
@@ -87,7 +87,7 @@ impl Proxy {
         }
         let upgraded = hyper::upgrade::on(answer).await.map_err(broken)?;
         match upgraded.downcast::<TokioIo<TcpStream>>() {
-            // A server speaks first neither in TLS nor in HTTP: what is there already is not its.
+            // In TLS and HTTP the server does not speak first: bytes that are already there are not from it.
             Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io.into_inner()),
             _ => Err(self.fault("it sent something of its own after it had answered CONNECT")),
         }
@@ -102,7 +102,7 @@ impl Proxy {
     }
 }
 
-/// Whether a list of exceptions, or being on this machine, leaves the proxy out.
+/// Whether the list of exceptions applies, or the endpoint is on this machine.
 fn is_direct(host: &str, port: u16, exceptions: &str) -> bool {
     let address: Option<IpAddr> = host.parse().ok();
     if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
@@ -122,7 +122,7 @@ fn is_direct(host: &str, port: u16, exceptions: &str) -> bool {
     })
 }
 
-/// `example.com` is itself and all below it, `.example.com` and `*.example.com` all below it.
+/// `example.com` means itself and all names below it; `.example.com` and `*.example.com` mean all names below it.
 fn is_of_domain(host: &str, name: &str) -> bool {
     let below = name.trim_start_matches('*').trim_start_matches('.');
     let parent = host.strip_suffix(below).and_then(|head| head.strip_suffix('.'));
@@ -131,13 +131,13 @@ fn is_of_domain(host: &str, name: &str) -> bool {
 
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     match entry.rsplit_once(':') {
-        // An IPv6 address without brackets has colons of its own.
+        // An IPv6 address without brackets also has colons.
         Some((name, port)) if !name.contains(':') || name.ends_with(']') => port.parse().map_or((entry, None), |port| (name, Some(port))),
         _ => (entry, None),
     }
 }
 
-/// Whether an address lies in `network/bits`.
+/// Whether an address is in `network/bits`.
 fn is_in_network(address: IpAddr, entry: &str) -> bool {
     let Some((network, bits)) = entry.split_once('/') else { return false };
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
@@ -149,7 +149,7 @@ fn is_in_network(address: IpAddr, entry: &str) -> bool {
     bits <= width && (one ^ other).checked_shr(width - bits).unwrap_or(0) == 0
 }
 
-/// `user:password`, each with `%XX` for what an address cannot hold, as a header (RFC 7617).
+/// `user:password` as a header (RFC 7617), with `%XX` decoded.
 fn basic(user: &str) -> Option<HeaderValue> {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let mut plain = Zeroizing::new(unescaped(name)?.to_vec());

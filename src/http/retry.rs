@@ -1,7 +1,8 @@
-//! Trying again: what is worth it, when, and how often.
+//! Retries: what is tried again, when, and how often.
 //!
-//! A plain loop, no tower layer: whether to go on hangs on the deadline, on what the server asks for and on whether it has seen anything,
-//! and whoever asked wants to know how often it was tried. A `tower::retry::Policy` would have to carry all of that through its request.
+//! This is a plain loop and no tower layer: whether to go on depends on the deadline, on the server's wish, and on whether the server has
+//! seen anything; and the caller must know how often it was tried. A `tower::retry::Policy` would have to carry all of that through its
+//! request.
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -15,42 +16,42 @@ use crate::model::SecretBytes;
 /// The most tries of a call.
 pub const TRIES: u32 = 3;
 
-/// After this time no further try is begun.
+/// No try begins after this time.
 pub const TRYING: Duration = Duration::from_secs(5);
 
-/// How much longer each wait is than the one before: the first retry soon, for what was a hiccup; the second one late enough for a server
-/// that restarts.
+/// The factor from one wait to the next: the first retry comes soon, after a short failure; the second late enough for a server that
+/// restarts.
 const GROWTH: u32 = 5;
 
 /// Whether a request may reach the server twice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Repeat {
-    /// It makes something: tried again only where the server cannot have seen it.
+    /// It creates something: Keyferry tries again only if the server cannot have seen it.
     Never,
-    /// It only reads, or makes no difference the second time.
+    /// It only reads, or the second time changes nothing.
     Safe,
 }
 
-/// How a call ended: as its last try did.
+/// How a call ended: the result of its last try.
 #[derive(Debug)]
 pub struct Outcome {
     pub answer: Result<Response<SecretBytes>, HttpError>,
     /// At least 1.
     pub tries: u32,
-    /// When the server wants to be asked again at the earliest, where it said so with a 429 or 503.
+    /// The earliest time at which the server accepts another request, if a 429 or 503 says it.
     pub retry_after: Option<Duration>,
 }
 
 // === impl Outcome ===
 
 impl Outcome {
-    /// ` after 3 tries`, for a message; empty where there was but one.
+    /// ` after 3 tries`, for a message; empty after a single try.
     pub fn after(&self) -> String {
         if self.tries > 1 { format!(" after {} tries", self.tries) } else { String::new() }
     }
 }
 
-/// How long to wait after try number `tried`, the first being 1. `None`: what came is the answer.
+/// How long to wait after try number `tried` (the first is 1). `None`: this is the final answer.
 pub(super) fn wait(repeat: Repeat, base: Duration, tried: u32, came: &Result<Response<SecretBytes>, Failed>) -> Option<Duration> {
     if tried >= TRIES {
         return None;
@@ -64,7 +65,7 @@ pub(super) fn wait(repeat: Repeat, base: Duration, tried: u32, came: &Result<Res
     }
 }
 
-/// Whether the same request may well be answered otherwise a moment later. 412 is what Vault says where a replica has not yet caught up.
+/// Whether the same request may get another answer a moment later. Vault says 412 if a replica is not up to date yet.
 fn passes(status: StatusCode) -> bool {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::PRECONDITION_FAILED => true,
@@ -73,9 +74,9 @@ fn passes(status: StatusCode) -> bool {
     }
 }
 
-/// What `Retry-After` of a 429 or 503 asks for, in seconds or as a date (RFC 9110, section 10.2.3). A date counts from the answer's own
-/// `Date`: so it does not matter how wrong the clocks are. Whole seconds are rounded down by some (OpenBao's quotas), and many are told
-/// the same: up to one is added.
+/// The time in `Retry-After` of a 429 or 503, in seconds or as a date (RFC 9110, section 10.2.3). A date is compared with the answer's own
+/// `Date`: so wrong clocks do not matter. Some servers round whole seconds down (OpenBao's quotas), and many clients get the same number:
+/// so up to one second is added.
 pub(super) fn asked_for(answer: &Response<SecretBytes>) -> Option<Duration> {
     if ![StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status()) {
         return None;
@@ -93,12 +94,12 @@ fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
     headers.get(name).map(HeaderValue::to_str)?.ok().map(str::trim)
 }
 
-/// Whether a try may still begin after `wait`: one that the server wants later than that would only vex it.
+/// Whether a try may still begin after `wait`: an earlier try than the server allows would only be refused.
 pub(super) fn is_in_time(wait: Duration, began: Instant, deadline: Instant) -> bool {
     Instant::now().checked_add(wait).is_some_and(|next| next < deadline && next <= began + TRYING)
 }
 
-/// Between half of a time and all of it, so that many who fail at once do not come back at once.
+/// Between half of a time and all of it, so that many calls that fail together do not come back together.
 fn jittered(whole: Duration) -> Duration {
     let mut random = [0; 1];
     // Without randomness all wait equally long.

@@ -1,4 +1,4 @@
-//! TLS to an endpoint: whom we trust, who we are, and which name the server must prove.
+//! TLS to an endpoint: which CAs are trusted, the client's own certificate, and the name that the server must prove.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -42,7 +42,7 @@ pub(super) fn client_config(config: &HttpConfig) -> Result<ClientConfig, HttpErr
 
 fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, HttpError> {
     let (roots, own, trusted) = match &config.ca {
-        // Also where nothing is verified: it is in force again once something is.
+        // Also if nothing is verified: the file is used when verification is on again.
         Some(path) => {
             let (roots, own) = roots_of(config, path)?;
             (Arc::new(roots), own, Some(path.display().to_string()))
@@ -55,11 +55,11 @@ fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<d
     Ok(Arc::new(Verifier { usual: config.verify.then_some(usual), provider: Arc::clone(provider) }))
 }
 
-/// The certificates that are trusted, and each of them as it is in the files. One that cannot be used is left out, with a warning: a bundle
-/// may hold one that only another library reads.
+/// The certificates that are trusted, each with its bytes in the files. A certificate that cannot be used is left out, with a warning: a
+/// bundle may have one that only another library can read.
 ///
 /// # Errors
-/// None is left.
+/// No certificate is left.
 fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), HttpError> {
     let Ca { files, left_out: mut unusable, ignored } = files::read_ca(config, path)?;
     let (mut roots, mut own) = (RootCertStore::empty(), Vec::new());
@@ -89,7 +89,7 @@ fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<Cert
     if roots.is_empty() { Err(files::fault(config, Of::Ca, path, problem())) } else { Ok((roots, own)) }
 }
 
-/// Of a folder: which files are read there, and which are not.
+/// For a folder: which files are read there, and which are not.
 fn nothing_in(ignored: Option<&[String]>) -> String {
     const FEW: usize = 3;
     match ignored {
@@ -104,7 +104,7 @@ fn nothing_in(ignored: Option<&[String]>) -> String {
     }
 }
 
-/// What else than certificates in PEM somebody may take for one.
+/// Formats that somebody may take for certificates in PEM.
 fn unread(file: &[u8]) -> Option<&'static str> {
     const OTHERS: [(&[u8], &str); 4] = [
         (
@@ -113,7 +113,7 @@ fn unread(file: &[u8]) -> Option<&'static str> {
         ),
         (b"-----BEGIN X509 CERTIFICATE-----", "has a certificate under an old title (convert it: `openssl x509 -in FILE -out ca.pem`)"),
         (b"-----BEGIN PKCS7-----", "is in PKCS#7 (convert it: `openssl pkcs7 -print_certs -in FILE -out ca.pem`)"),
-        (b"-----BEGIN CERTIFICATE REQUEST-----", "has a request for a certificate, and nobody's signature (name the certificate)"),
+        (b"-----BEGIN CERTIFICATE REQUEST-----", "has a request for a certificate, not a certificate (name the certificate)"),
     ];
     // A sequence of ASN.1, longer than 127 bytes.
     if file.starts_with(&[0x30, 0x81]) || file.starts_with(&[0x30, 0x82]) {
@@ -123,7 +123,7 @@ fn unread(file: &[u8]) -> Option<&'static str> {
     titles.filter_map(|line| OTHERS.iter().find(|(title, _)| line.starts_with(title))).map(|(_, problem)| *problem).next()
 }
 
-/// The certificates of a PEM file, each as text. One that does not end, or is not PEM inside, does not spoil those behind it.
+/// The certificates of a PEM file, each as text. A broken certificate does not stop those after it.
 fn blocks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     let mut starts = (0..file.len()).filter(|at| file[*at..].starts_with(BEGIN)).peekable();
@@ -147,13 +147,13 @@ fn system_roots() -> Result<Arc<RootCertStore>, HttpError> {
     Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(roots))))
 }
 
-/// Without what the file holds: a parser's words might quote it.
+/// Without the file's content: a parser's message might quote it.
 #[allow(clippy::wildcard_enum_match_arm)] // all the others say what is wrong with the text
 fn pem_problem(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => "nothing of that kind is in it".to_owned(),
-        _ => "it is no PEM".to_owned(),
+        _ => "it is not PEM".to_owned(),
     }
 }
 
@@ -183,8 +183,8 @@ impl ClientCertificate {
     }
 }
 
-/// The usual verifier, which also says what the certificate was and takes one that is itself in `ca`; or, as `verify: false` asks, one that
-/// takes any. That the server holds the certificate's key is seen to in either case.
+/// The usual verifier, which also reports the certificate's content and accepts one that is itself in `ca`; or, with `verify: false`, a
+/// verifier that accepts any. Both check that the server has the certificate's key.
 #[derive(Debug)]
 struct Verifier {
     usual: Option<Usual>,
@@ -194,7 +194,7 @@ struct Verifier {
 #[derive(Debug)]
 struct Usual {
     inner: Arc<WebPkiServerVerifier>,
-    /// The certificates of this endpoint's own `ca`. Those that the system trusts are not among them.
+    /// The certificates in this endpoint's own `ca`, without those that the system trusts.
     own: Vec<CertificateDer<'static>>,
     /// The path of `ca`. `None`: what the system trusts.
     trusted: Option<String>,
@@ -245,10 +245,10 @@ impl ServerCertVerifier for Verifier {
 // === impl Usual ===
 
 impl Usual {
-    /// Whether all that is wrong with a server's certificate is that it is a CA's, and it is byte for byte in this endpoint's own `ca`.
+    /// Whether a server's certificate has no other fault than that it is a CA's, and it is byte for byte in this endpoint's own `ca`.
     ///
-    /// `openssl req -x509` makes such certificates (CA:TRUE), and other clients take them. Whoever named it as `ca` trusts its key to sign for
-    /// any server; that a server shows it itself asks for less.
+    /// `openssl req -x509` makes such certificates (CA:TRUE), and other clients accept them. The author who named it as `ca` already trusts
+    /// its key to sign for any server; a server that shows it itself needs less trust.
     fn is_pinned(&self, error: &rustls::Error, certificate: &CertificateDer<'_>) -> bool {
         certificate::is_of_authority(error) && self.has(certificate)
     }
@@ -258,8 +258,8 @@ impl Usual {
     }
 }
 
-/// What the usual verifier would have gone on to look at, in a certificate that is trusted as it is: dates, extended key usage and the name.
-/// It is an anchor, so there is no signature to verify but the handshake's, which is verified as ever.
+/// The checks that the usual verifier would make next, for a certificate that is itself trusted: dates, extended key usage and the name. It
+/// is an anchor, so the only signature is the handshake's, which is verified as always.
 fn itself(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
     certificate::check_dates_and_usage(certificate, now)?;
     verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;

@@ -1,9 +1,9 @@
-//! The words of TLS for what went wrong. The library has none for most of its errors and shows how they look in memory; a person reads
-//! that as noise, and it may hold more than was meant to be said.
+//! Texts for TLS errors. For most of its errors the library has no text and shows their form in memory: people cannot read that, and it may
+//! show more than it should.
 
 use rustls::{CertificateError, OtherError};
 
-/// The most of a text that a message shows, in bytes: some of it may be the server's.
+/// The most bytes of a text in a message: some of it may come from the server.
 const MAX_TEXT: usize = 1024;
 
 /// What is wrong with a certificate: completes "... cannot be used: ".
@@ -37,7 +37,7 @@ pub(super) fn of_certificate(error: &CertificateError) -> String {
         "UnhandledCriticalExtension" | "UnsupportedCriticalExtension" => "it has a critical extension that is not known here",
         "UnsupportedCertVersion" => "it is not of X.509 version 3",
         name if name.starts_with("UnsupportedSignatureAlgorithm") => "its signature is of a kind that is not taken",
-        name => return format!("{name} is the library's word for it"),
+        name => return format!("the TLS library calls it {name}"),
     };
     words.to_owned()
 }
@@ -51,13 +51,13 @@ pub(super) fn of_tls(error: &rustls::Error) -> String {
     }
 }
 
-/// The name in front: `UnknownIssuer` of `UnknownIssuer { .. }`.
+/// The name at the start: `UnknownIssuer` of `UnknownIssuer { .. }`.
 pub(super) fn name_of(shown: &str) -> String {
     shown.chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
-/// A text without what a value in it looks like in memory: `MissingData("Random")` is `MissingData`, and `Timeout { after: 5 }` is `Timeout`.
-/// Brackets after a space, as in `(os error 111)`, are a sentence's.
+/// A text without the form of a value in memory: `MissingData("Random")` becomes `MissingData`, and `Timeout { after: 5 }` becomes
+/// `Timeout`. Brackets after a space, as in `(os error 111)`, belong to the sentence.
 pub(super) fn plain(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(MAX_TEXT)];
     let (mut words, mut rest) = (String::with_capacity(text.len()), text);
@@ -77,7 +77,7 @@ pub(super) fn plain(text: &str) -> String {
     words + rest
 }
 
-/// Where the first bracket is closed; texts in between may have brackets of their own.
+/// Where the first bracket is closed; texts inside may have their own brackets.
 fn closing(text: &str) -> Option<usize> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for (at, c) in text.char_indices() {
@@ -137,7 +137,7 @@ mod tests {
         insta::assert_snapshot!(told.join("\n"), @"
         it is the certificate of a CA, and not of a server
         it is not of X.509 version 3
-        SomethingNew is the library's word for it
+        the TLS library calls it SomethingNew
         it cannot be read
         it was revoked
         it has a critical extension that is not known here

@@ -1,4 +1,4 @@
-//! What a proof is: the trait, what it gives, and why there is none.
+//! Proofs of identity: the trait, its result, and its errors.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use crate::model::{PodClaims, PodIdentity, PodTokens, RawTokens};
 /// A way to prove a Pod's identity.
 #[async_trait]
 pub trait Attest: Debug + Send + Sync {
-    /// Proves that the request is from the Pod the claims speak of.
+    /// Proves that the request is from the Pod that the claims name.
     ///
     /// # Errors
-    /// The token for the daemon's audience is missing, cannot be verified, or speaks of another Pod.
+    /// The token for the daemon's audience is missing, cannot be verified, or is about another Pod.
     async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError>;
 
-    /// Whether a proof that was given before still stands, without the token that it was made of.
+    /// Whether an earlier proof is still valid, without the token that it was made from.
     ///
     /// # Errors
-    /// The token has ended, or what verified it is not in force any more.
+    /// The token has expired, or the keys that verified it are not in force any more.
     async fn stands(&self, proof: &Proof) -> Result<(), IdentityError>;
 
-    /// Whether what proofs rest on is as it should be, for readiness; the error says what is not. Mounts may go on all the same.
+    /// For readiness: whether the base of all proofs is as it should be; the error says what is wrong. Mounts may go on all the same.
     async fn health(&self) -> Result<(), String> {
         Ok(())
     }
 
-    /// When the issuer's keys were fetched; `None`: they are not fetched, or were not yet.
+    /// When the issuer's keys were fetched; `None`: they are not fetched, or not yet.
     fn keys_fetched(&self) -> Option<Timestamp> {
         None
     }
 }
 
-/// A proven Pod, and those of its tokens that were verified as its own. Backends are handed no others.
+/// A proven Pod, and the tokens that were verified as its own. Backends get no others.
 #[derive(Clone, Debug)]
 pub struct Attested {
     pub pod: Arc<PodIdentity>,
@@ -44,21 +44,21 @@ pub struct Attested {
     pub proof: Proof,
 }
 
-/// What is kept of a proof: when it ends and what verified it, but no token.
+/// The part of a proof that is kept: its end and what verified it, but no token.
 #[derive(Clone, Debug, Default)]
 pub struct Proof {
-    /// The verified end of the token; `None`: there was no token.
+    /// When the verified token expires; `None`: there was no token.
     ends: Option<Timestamp>,
-    /// Until when the word of somebody else is believed.
+    /// Until when Keyferry believes the API server's review.
     until: Option<Instant>,
     by: Option<Mark>,
 }
 
-/// Names what has verified something, such as a set of keys. Two marks are never equal, but a mark and its clone are.
+/// Names the verifier, such as a set of keys. Two marks are never equal, but a mark and its clone are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mark(Arc<()>);
 
-/// Why an identity does not stand. The message names the claim at fault and says what to do; it never holds a token.
+/// Why an identity is not valid. The message names the wrong claim and says what to do; it never has a token.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{claim}: {problem} ({remedy})")]
 pub struct IdentityError {
@@ -80,10 +80,10 @@ impl Proof {
         Self { until: Some(until), ..self }
     }
 
-    /// `by`: what verifies now. The end is exact: no clock may be wrong for the Pod's benefit.
+    /// `by`: what verifies now. The end is exact, with no allowance for a wrong clock.
     pub(super) fn check(&self, by: Option<&Mark>, now: Timestamp) -> Result<(), IdentityError> {
         if let Some(ends) = self.ends.filter(|ends| *ends <= now) {
-            return Err(IdentityError::new("expired", format!("the token of the last mount ended at {ends}"), NEXT_MOUNT));
+            return Err(IdentityError::new("expired", format!("the token of the last mount expired at {ends}"), NEXT_MOUNT));
         }
         if self.by.as_ref().map(Mark::address) != by.map(Mark::address) {
             return Err(IdentityError::new("key", "the keys changed after the token of the last mount was verified", NEXT_MOUNT));
@@ -95,7 +95,7 @@ impl Proof {
     }
 }
 
-/// What brings another proof.
+/// What gives the next proof.
 const NEXT_MOUNT: &str = "the next mount of the volume brings a token; kubelet asks for it about once a minute";
 
 impl Mark {
@@ -120,7 +120,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// At fault.
+    /// The wrong claim.
     fn claim(proof: &Proof, by: Option<&Mark>, second: i64) -> Option<&'static str> {
         proof.check(by, at(second)).err().map(|error| error.claim)
     }

@@ -7,25 +7,25 @@ use crate::http::Endpoint;
 use crate::kube::OwnToken;
 use crate::yaml::{Faults, Reader, unknown_key};
 
-/// The audience a token must be for, unless the configuration names another.
+/// The audience that a token must be for, unless the configuration names another.
 const DEFAULT_AUDIENCE: &str = "keyferry";
 
 /// A checked `identity` mapping.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IdentityConfig {
-    /// What a Pod's token must be for; `tokenRequests` of the CSIDriver object asks kubelet for such tokens.
+    /// The audience of the Pods' tokens; `tokenRequests` of the CSIDriver object makes kubelet send such tokens.
     pub audience: String,
     pub verify: Verify,
 }
 
-/// What is believed.
+/// What Keyferry believes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verify {
     /// Whatever the driver says.
     Driver,
     /// Tokens of this issuer, signed with one of its keys. `None`: the issuer of the daemon's own token.
     Jwks { issuer: Option<String>, keys: Keys },
-    /// Tokens that the API server of this cluster finds good.
+    /// Tokens that the API server of this cluster calls valid.
     TokenReview,
 }
 
@@ -35,7 +35,7 @@ pub enum Keys {
     /// The API server of the cluster that the daemon runs in.
     ApiServer,
     File(PathBuf),
-    /// An `https` address, the CA its certificate must lead to (`None`: the system's), and the token to send (`None`: none).
+    /// An `https` address, the CA of its certificate (`None`: the system's), and the token to send (`None`: none).
     Url {
         url: String,
         ca: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub enum Keys {
 }
 
 impl IdentityConfig {
-    /// Reads the mapping; the caller ends the reading with [`Reader::finish`]. `None` where a fault was noted.
+    /// Reads the mapping; the caller ends the reading with [`Reader::finish`]. `None` if there was a fault.
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let before = faults.len();
         let verify = reader.parsed("verify", faults, mode);
@@ -55,7 +55,7 @@ impl IdentityConfig {
         let verify = match verify {
             Some(Mode::Driver) => Verify::Driver,
             Some(Mode::TokenReview) => Verify::TokenReview,
-            // A value that was there and faulty has been noted.
+            // The fault of a wrong value is already noted.
             Some(Mode::Jwks) | None => Verify::Jwks { issuer, keys: keys? },
         };
         (faults.len() == before).then_some(Self { audience, verify })
@@ -82,15 +82,17 @@ fn filled(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err("is empty (write a value, or leave the key out)") } else { Ok(text.to_owned()) }
 }
 
-/// Keys that come over an open line could be anybody's.
+/// Without TLS, anybody on the way could replace the keys.
 fn https(text: &str) -> Result<String, String> {
     let uri = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-    let Some(uri) = uri else { return Err(format!("{text:?} is no address of https (such as https://oidc.example/openid/v1/jwks)")) };
+    let Some(uri) = uri else {
+        return Err(format!("{text:?} is not an https address (write for example https://oidc.example/openid/v1/jwks)"));
+    };
     let endpoint = Endpoint::of(&uri).map_err(|problem| problem.to_string())?;
     endpoint.check_server_name(None).map(|()| text.to_owned())
 }
 
-/// The `jwks` mapping; without it, or empty, the API server. `None` where a fault was noted.
+/// The `jwks` mapping; if it is absent or empty, the API server. `None` if there was a fault.
 fn keys(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Keys> {
     let before = faults.len();
     if reader.get("jwks").is_none() {
@@ -103,11 +105,11 @@ fn keys(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Keys> {
     let token = jwks.parsed("tokenFile", faults, absolute).map(OwnToken::at);
     let (has_file, has_url) = (jwks.get("file").is_some(), jwks.get("url").is_some());
     if let (true, Some(node)) = (has_file, jwks.get("url")) {
-        faults.add(node.at, jwks.path("url"), "stands beside `file`: keys come from one of them (remove the other)");
+        faults.add(node.at, jwks.path("url"), "cannot be used together with `file`: keys come from one of them (remove the other)");
     }
     for key in ["ca", "tokenFile"] {
         if let (false, Some(node)) = (has_url, jwks.get(key)) {
-            faults.add(node.at, jwks.path(key), "goes with `url`, which is not there (the API server of this cluster needs neither)");
+            faults.add(node.at, jwks.path(key), "needs `url`, which is not there (the API server of this cluster needs neither)");
         }
     }
     jwks.finish(faults);
@@ -164,18 +166,18 @@ mod tests {
 
     #[test]
     fn each_fault_says_what_to_do() {
-        insta::assert_snapshot!(read("verify: jkws").unwrap_err(), @"1: identity.verify: is no way to verify (did you mean `jwks`?)");
+        insta::assert_snapshot!(read("verify: jkws").unwrap_err(), @"1: identity.verify: is not a way to verify (did you mean `jwks`?)");
         insta::assert_snapshot!(read("audience: ''\nissuer: ' '\njwks:\n  file: ''\n  url: https://x\n  flie: x\n").unwrap_err(), @r#"
         1: identity.audience: is empty (write a value, or leave the key out)
         2: identity.issuer: is empty (write a value, or leave the key out)
         4: identity.jwks.file: is empty (write a path that starts with /, or leave the key out)
-        5: identity.jwks.url: stands beside `file`: keys come from one of them (remove the other)
+        5: identity.jwks.url: cannot be used together with `file`: keys come from one of them (remove the other)
         6: identity.jwks.flie: is not a known key (did you mean `file`?)
         "#);
-        insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is no address of https (such as https://oidc.example/openid/v1/jwks)"#);
+        insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is not an https address (write for example https://oidc.example/openid/v1/jwks)"#);
         insta::assert_snapshot!(read("jwks: { file: /x, ca: /y, tokenFile: /z }").unwrap_err(), @"
-        1: identity.jwks.ca: goes with `url`, which is not there (the API server of this cluster needs neither)
-        1: identity.jwks.tokenFile: goes with `url`, which is not there (the API server of this cluster needs neither)
+        1: identity.jwks.ca: needs `url`, which is not there (the API server of this cluster needs neither)
+        1: identity.jwks.tokenFile: needs `url`, which is not there (the API server of this cluster needs neither)
         ");
     }
 }

@@ -1,4 +1,4 @@
-//! `verify: driver`: the driver's word is believed. Apart, so that nobody overlooks that this is all it does.
+//! `verify: driver`: Keyferry believes the driver. This is a separate file, so that nobody overlooks that it does nothing more.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::attest::{Attest, Attested, IdentityError, Proof};
 use crate::model::{PodClaims, PodIdentity, PodTokens, RawTokens};
 
-/// Takes the claims as they are. What stands between a stranger and every Pod's secrets is then the socket's file mode and peer check
-/// alone. No token is handed on: none was verified.
+/// Takes the claims as they are. Only the socket's file mode and the peer check then keep a stranger from every Pod's secrets. No token is
+/// handed on: none was verified.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BelieveDriver;
 
@@ -19,7 +19,7 @@ impl Attest for BelieveDriver {
         Ok(Attested { pod: Arc::new(PodIdentity::believed(claims)), tokens: PodTokens::default(), proof: Proof::default() })
     }
 
-    /// The driver's word has no end of its own.
+    /// The driver's word does not expire.
     async fn stands(&self, proof: &Proof) -> Result<(), IdentityError> {
         proof.check(None, Timestamp::MIN)
     }

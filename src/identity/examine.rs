@@ -1,4 +1,4 @@
-//! A look at what proofs rest on, for `keyferry doctor`: once, with nothing kept and nothing left running.
+//! A check of the base of proofs, for `keyferry doctor`: once, with nothing kept and nothing left running.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use super::{IdentityConfig, Keys, Verify, api_server, own_issuer};
 use crate::kube::{KubeClient, KubeConfig};
 use crate::model::{Diagnosis, Level, SecretBytes};
 
-/// What to do where the daemon's own word at the API server is wanted, and the doctor is not in the daemon's place.
+/// What to do if a check needs the daemon's own token, and the doctor does not run in the daemon's Pod.
 const IN_THE_POD: &str = "run the doctor in the daemon's Pod: kubectl exec -n keyferry ds/keyferry -- /keyferry doctor";
 
-/// Whether Pods could be told apart now.
+/// Whether Keyferry could identify Pods now.
 pub async fn examine(config: &IdentityConfig) -> Vec<Diagnosis> {
     match &config.verify {
         Verify::Driver => vec![Diagnosis::warn(
             "identity",
-            "verify is driver: what the driver says of a Pod is believed without proof",
-            "set verify: jwks where tokens can be had",
+            "verify is driver: Keyferry believes what the driver says about a Pod, without proof",
+            "set verify: jwks if kubelet can send tokens",
         )],
         Verify::Jwks { issuer, keys } => vec![of_issuer(issuer.as_deref(), keys), of_keys(keys).await],
         Verify::TokenReview => vec![of_review(&config.audience).await],
@@ -53,7 +53,7 @@ async fn of_keys(keys: &Keys) -> Diagnosis {
     }
 }
 
-/// A file may lie on a volume that hangs: on a thread that may be kept waiting.
+/// A file may be on a volume that hangs: so this runs on a thread that may block.
 async fn of_file(what: &str, file: std::path::PathBuf) -> Diagnosis {
     let opened = tokio::task::spawn_blocking({
         let file = file.clone();
@@ -82,7 +82,7 @@ async fn of_address(what: &str, client: &KubeClient, path: &str) -> Diagnosis {
     }
 }
 
-/// The API server is asked of a token that is none: it says no, and that it may be asked.
+/// Asks the API server about a text that is not a token: it answers "no", so the daemon may ask.
 async fn of_review(audience: &str) -> Diagnosis {
     let what = "identity: token-review";
     let client = match api_server() {
@@ -95,7 +95,7 @@ async fn of_review(audience: &str) -> Diagnosis {
     }
 }
 
-/// What only the daemon's Pod has is no fault where the doctor runs elsewhere.
+/// Outside of the daemon's Pod it is not a fault that its files are missing.
 fn unless_outside(what: &str, problem: &str) -> Diagnosis {
     if KubeConfig::in_cluster().is_err() && !Path::new("/var/run/secrets/kubernetes.io").exists() {
         return Diagnosis::warn(what, "not known: only the daemon's Pod can ask the API server as the daemon", IN_THE_POD);

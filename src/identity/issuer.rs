@@ -1,4 +1,4 @@
-//! The other side: who issues tokens. The demo plays the API server with it on a machine that has no cluster, and tests and benches make
+//! The other side: the issuer of tokens. The demo uses it in place of the API server on a machine without a cluster; tests and benches make
 //! their tokens with it. The daemon never does.
 
 use std::fmt;
@@ -17,14 +17,14 @@ use crate::model::PodClaims;
 /// The node that all its Pods are on.
 const NODE: &str = "node-1";
 
-/// Issues ServiceAccount tokens as the API server does (bound to a Pod, KEP-1205), signed with ES256 by a key made at its birth.
+/// Issues ServiceAccount tokens as the API server does (bound to a Pod, KEP-1205), signed with ES256 by a new key.
 pub struct Issuer {
     name: String,
     key_id: String,
     key: EcdsaKeyPair,
 }
 
-/// The crypto library could not make a key or a signature: it has no randomness, say.
+/// The crypto library could not make a key or a signature: for example, it has no randomness.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("cannot make a key or a signature")]
 pub struct IssuerError;
@@ -47,12 +47,12 @@ impl Issuer {
         json!({ "keys": [self.jwk()] }).to_string()
     }
 
-    /// A Pod's token for an audience, good from now on for `ttl` (whole seconds).
+    /// A Pod's token for an audience, valid from now on for `ttl` (whole seconds).
     pub fn token(&self, pod: &PodClaims, audience: &str, ttl: Duration, clock: &dyn Clock) -> Result<String, IssuerError> {
         self.sign(&self.claims(pod, audience, ttl, clock))
     }
 
-    /// What [`Issuer::token`] signs.
+    /// The claims that [`Issuer::token`] signs.
     pub(super) fn claims(&self, pod: &PodClaims, audience: &str, ttl: Duration, clock: &dyn Clock) -> Value {
         let now = clock.now().as_second();
         let ends = now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
@@ -79,7 +79,7 @@ impl Issuer {
         self.sign_with(&json!({ "alg": "ES256", "kid": self.key_id }), claims)
     }
 
-    /// Signs any claims under any header: tests lie with it.
+    /// Signs any claims under any header: tests make false tokens with it.
     pub(super) fn sign_with(&self, header: &Value, claims: &Value) -> Result<String, IssuerError> {
         let message = [header, claims].map(|part| BASE64URL_NOPAD.encode(part.to_string().as_bytes())).join(".");
         let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).map_err(|_| IssuerError)?;
@@ -102,7 +102,7 @@ impl Issuer {
     }
 }
 
-/// The same uid for the same name within the same group, in the shape of a uid.
+/// The same uid for the same name in the same group, in the form of a uid.
 fn stable_uid(group: &str, name: &str) -> String {
     let hash = HEXLOWER.encode(digest(&SHA256, format!("{group}/{name}").as_bytes()).as_ref());
     [&hash[..8], &hash[8..12], &hash[12..16], &hash[16..20], &hash[20..32]].join("-")

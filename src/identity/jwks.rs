@@ -1,4 +1,4 @@
-//! `verify: jwks`: a Pod is who its token says, where the token is signed with one of the issuer's keys.
+//! `verify: jwks`: Keyferry believes a Pod's token if one of the issuer's keys has signed it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,12 +14,12 @@ use super::token::{self, Jws, OWN_TOKEN, TokenDigest, Verified};
 use crate::clock::Clock;
 use crate::model::{PodClaims, PodToken, PodTokens, RawTokens, SecretBytes, quoted};
 
-/// The most keys tried for a token that names none, or for a name that several keys share.
+/// The most keys that are tried for a token that names none, or for a name that several keys share.
 const MAX_TRIES: usize = 8;
 
 /// Verifies tokens with the issuer's keys, from a file or an address.
 ///
-/// A token is verified once for its audience and then remembered until it ends or the keys change. Where the same one comes again, it
+/// A token is verified once for its audience and then remembered until it expires or the keys change. If the same token comes again, it
 /// costs a SHA-256 and a look at the clock.
 #[derive(Debug)]
 pub struct JwksVerifier {
@@ -64,7 +64,7 @@ impl JwksVerifier {
     /// Takes the `issuer`'s tokens for the `audience`, signed with a key of the `file`.
     ///
     /// # Errors
-    /// The file cannot be read, is over 1 MiB, or holds no usable key.
+    /// The file cannot be read, is larger than 1 MiB, or has no usable key.
     pub fn open(file: &Path, issuer: &str, audience: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
         Ok(Self::with_keys(KeySource::open(file)?, issuer, audience, clock))
     }
@@ -73,7 +73,7 @@ impl JwksVerifier {
         Self { keys, issuer: issuer.to_owned(), audience: audience.to_owned(), clock }
     }
 
-    /// The token, and the keys that have verified it.
+    /// The token's claims, and the keys that have verified it.
     async fn verify(
         &self,
         jwt: &SecretBytes,
@@ -92,7 +92,7 @@ impl JwksVerifier {
         Ok((token, keys))
     }
 
-    /// The signature first: of what an unsigned text claims, nothing is worth a look.
+    /// The signature is checked first: Keyferry looks at no claim of an unsigned text.
     async fn verify_anew(&self, digest: TokenDigest, token: &[u8], audience: &str) -> Result<(Arc<Verified>, Arc<KeySet>), IdentityError> {
         let jws = Jws::parse(token)?;
         let algorithm = Algorithm::named(&jws.algorithm).ok_or_else(|| unusable(&jws.algorithm))?;
@@ -106,7 +106,7 @@ impl JwksVerifier {
         Ok((token, keys))
     }
 
-    /// The keys that may have signed it: those of its `kid`, or, where it names none, all that fit.
+    /// The keys that may have signed it: the keys with its `kid`, or all that fit if it has none.
     fn candidates<'k>(&self, keys: &'k KeySet, jws: &Jws<'_>, algorithm: Algorithm) -> Result<Vec<&'k Key>, IdentityError> {
         let found: Vec<&Key> = keys.iter().filter(|key| jws.key_id.is_none() || key.id() == jws.key_id.as_deref()).collect();
         if found.is_empty() {
@@ -125,7 +125,7 @@ impl JwksVerifier {
         Ok(fitting)
     }
 
-    /// No key is called this; without a name: there is none at all.
+    /// No key has this name; without a name: there is no key at all.
     fn no_key(&self, id: Option<&str>, keys: &KeySet) -> IdentityError {
         let source = self.keys.name();
         let left_out = id.and_then(|id| Some((id, keys.why_left_out(id)?)));
@@ -147,7 +147,7 @@ impl JwksVerifier {
     }
 }
 
-/// `key "a" (RSA), key "b" (P-256)`; a few of them.
+/// `key "a" (RSA), key "b" (P-256)`; only a few of them.
 fn named(keys: &[&Key]) -> String {
     const FEW: usize = 5;
     let shown = keys.iter().take(FEW).map(|key| format!("key {key}")).collect::<Vec<_>>().join(", ");

@@ -1,8 +1,8 @@
-//! The file the issuer's keys are in: read again when it changes, so that a new key is known and a withdrawn one is refused without a
-//! restart. A ConfigMap's symlink swap, a rename over it and a write in place are all changes.
+//! The file with the issuer's keys. Keyferry reads it again when it changes: so a new key is known and a withdrawn one is refused without a
+//! restart. A ConfigMap's symlink swap, a rename over it and a write into it are all changes.
 //!
-//! A file that can be read has exactly the keys it lists, also if these are none. If it is gone or not a JWKS, its last keys stay in force for
-//! a moment ([`crate::grace`]).
+//! If the file can be read, exactly its keys are in force, even if it has none. If it is gone or is not a JWKS, its last keys stay in force
+//! for a moment ([`crate::grace`]).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,21 +19,22 @@ use crate::files::{MAX_FILE, Stamp, Unreadable, WholeFile};
 use crate::grace::{GRACE, Outage};
 use crate::text;
 
-/// How old the last look at the file may be. Also how often a file that is faulty, or may have been read in the middle of a change, is read
-/// again.
+/// How old the last look at the file may be. If the file is faulty, or may have been read in the middle of a change, it is also read again
+/// after this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a mount waits for a look: far less than it has. A file system that takes longer hangs, and the keys stay as they are.
+/// How long a mount waits for a look: far less than its own time. A file system that takes longer is taken as hanging, and the keys stay as
+/// they are.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The keys in a file, as they are now.
 ///
-/// While mounts ask, the file is looked at once a second, on a thread that may be kept waiting: a network's file system may hang for hours. The
-/// mounts in between neither wait nor change threads.
+/// While mounts come, one thread looks at the file once per second. It may block: a network's file system may hang for hours. The mounts
+/// between two looks neither wait nor change threads.
 #[derive(Debug)]
 pub(super) struct KeyFile(Arc<Shared>);
 
-/// What is wrong with the file, and what that means for its keys.
+/// What is wrong with the file, and the effect on its keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Trouble {
     /// It cannot be read or used; the last keys stay in force for a moment.
@@ -47,22 +48,22 @@ pub(super) enum Trouble {
 struct Shared {
     path: PathBuf,
     born: Instant,
-    /// When the last look that has ended began, in nanoseconds since birth.
+    /// When the last finished look began, in nanoseconds since this was made.
     looked: AtomicU64,
-    /// Whether mounts no longer wait for the look under way.
+    /// Whether mounts no longer wait for the present look.
     hangs: AtomicBool,
     keys: ArcSwap<KeySet>,
     outage: Mutex<Option<Outage<String>>>,
-    /// Held by the one thread that looks, however long that takes: no file system gets a second one of our threads.
+    /// Held by the one thread that looks, however long that takes: no file system blocks a second thread.
     state: Arc<AsyncMutex<State>>,
 }
 
-/// What the last read found.
+/// The result of the last read.
 struct State {
     read_at: Instant,
     stamp: Option<Stamp>,
-    /// Whether two reads, an interval apart, found the same. Until then a change within the file system's clock tick may have gone
-    /// unseen.
+    /// Whether two reads, an interval apart, had the same result. Until then a change in the same tick of the file system's clock may have
+    /// been missed.
     settled: bool,
     /// The text the keys come from.
     text: Vec<u8>,
@@ -74,7 +75,7 @@ impl KeyFile {
     /// Reads the file on the caller's thread.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no usable key.
+    /// The file cannot be read, or has no usable key.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         let (stamp, text) = read(path)?;
         let keys = KeySet::parse(&text)?;
@@ -105,7 +106,7 @@ impl KeyFile {
         self.0.in_force()
     }
 
-    /// The keys for a token that names this one: as they are now, unless it was among them within the last second.
+    /// The keys for a token that names this one: read again now, unless the keys of the last second have it.
     pub(super) async fn for_key(&self, id: Option<&str>) -> Arc<KeySet> {
         let recent = self.recent().await;
         if id.is_some() && recent.iter().any(|key| key.id() == id) {
@@ -115,7 +116,7 @@ impl KeyFile {
         self.0.in_force()
     }
 
-    /// What is wrong with the file, if it holds no key or the keys in use may not be what it holds.
+    /// What is wrong with the file, if it has no key, or if the keys in use may not be its keys.
     pub(super) async fn health(&self) -> Result<(), Trouble> {
         if let Some(problem) = self.recent().await.emptiness() {
             return Err(Trouble::NoKeys(problem));
@@ -130,7 +131,7 @@ impl KeyFile {
 // === impl Shared ===
 
 impl Shared {
-    /// Looks at the file, unless somebody has, or does so while this waits, who began later than `since`.
+    /// Looks at the file, unless another look began after `since`, or such a look ends while this waits.
     async fn look_since(self: &Arc<Self>, since: u64) {
         let until = Instant::now() + PATIENCE;
         let Ok(state) = self.turn(until).await else { return self.gave_up() };
@@ -141,13 +142,13 @@ impl Shared {
             return;
         }
         let shared = Arc::clone(self);
-        // A panic is told by the hook, and leaves the keys as they are.
+        // The panic hook logs a panic, and the keys stay as they are.
         if timeout_at(until, spawn_blocking(move || shared.look(state))).await.is_err() {
             self.gave_up();
         }
     }
 
-    /// The right to look: at once or not at all, once it is known that the one who has it hangs.
+    /// The right to look. When it is known that the holder hangs, it is given at once or not at all.
     async fn turn(&self, until: Instant) -> Result<OwnedMutexGuard<State>, Late> {
         let state = Arc::clone(&self.state);
         if self.hangs.load(Ordering::Acquire) {
@@ -204,11 +205,11 @@ impl Shared {
         *known = Some(Outage::after(known.as_ref(), problem));
     }
 
-    /// The keys in force: none any more, if the file has been unusable for too long. Seen to here and not by a look, which may hang.
+    /// The keys in force: none if the file has been unusable for too long. This is decided here and not by a look, which may hang.
     fn in_force(&self) -> Arc<KeySet> {
         let problem = self.outage().as_ref().filter(|outage| outage.is_final()).map(|outage| outage.problem.clone());
         if let Some(problem) = problem.filter(|_| !self.keys.load().is_withdrawn()) {
-            tracing::warn!(file = %self.path.display(), "the issuer's keys are out of force, tokens are refused: {problem}");
+            tracing::warn!(file = %self.path.display(), "the issuer's keys are no longer in force, tokens are refused: {problem}");
             self.keys.store(Arc::new(KeySet::withdrawn(problem)));
         }
         self.keys.load_full()
@@ -236,14 +237,14 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Somebody else looks, and hangs.
+/// Another thread looks, and hangs.
 struct Late;
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The stamp is the open file's own: of two files that are swapped in between, never one's stamp with the other's text.
+/// The stamp is of the open file itself: if two files are swapped, a stamp never belongs to the other file's text.
 fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
     match WholeFile::read(path, MAX_FILE) {
         Ok(file) => {
@@ -291,7 +292,7 @@ mod tests {
         file.0.state.lock().await.text.clone()
     }
 
-    /// A second write within the file system's clock tick, after the first was read: same inode, size and times.
+    /// A second write in the same tick of the file system's clock, after the first was read: same inode, size and times.
     #[tokio::test(start_paused = true)]
     async fn a_change_that_leaves_no_trace_is_seen_a_second_later() {
         let (first, second) = (jwks(), jwks());
@@ -325,7 +326,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&before, &file.recent().await));
     }
 
-    /// Many ask at once: one looks, and the others take what it saw.
+    /// Many ask at once: one looks, and the others use its result.
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_for_a_look_do_not_look_themselves() {
         let (_folder, path, file) = file(&jwks());

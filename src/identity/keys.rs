@@ -1,5 +1,5 @@
-//! An issuer's public keys (RFC 7517, 7518, 8037) and the algorithms they verify: those of the API server (RS256, ES256, ES384, ES512)
-//! and their asymmetric kin. There is no way to write `none` or an HMAC here.
+//! An issuer's public keys (RFC 7517, 7518, 8037) and their algorithms: those of the API server (RS256, ES256, ES384, ES512) and similar
+//! asymmetric ones. This code has no way to accept `none` or an HMAC.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use super::token::{TokenDigest, Verified};
 use crate::memo::Memo;
 use crate::model::quoted;
 
-/// The most keys a set may have: each is tried for a token that names none.
+/// The most keys of a set: each is tried for a token that names none.
 const MAX_KEYS: usize = 64;
 
-/// RSA moduli in bits; shorter ones can be broken, longer ones are slow and unheard of.
+/// The size of RSA moduli in bits; shorter ones can be broken, longer ones are slow and not in use.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Verified tokens kept in mind, in two generations: 4096 in all.
+/// Verified tokens that are remembered, in two generations: 4096 in all.
 const MEMO: usize = 2048;
 
-/// Keys, and the tokens they have verified: new keys start with none, so that a token of a withdrawn key dies with it.
+/// Keys, and the tokens that they have verified: new keys start with none, so Keyferry forgets a token together with its withdrawn key.
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
@@ -38,34 +38,34 @@ pub(super) struct KeySet {
     pub(super) mark: Mark,
 }
 
-/// A key of the list that cannot be used.
+/// A key in the list that cannot be used.
 #[derive(Debug)]
 struct LeftOut {
     id: Option<String>,
     index: usize,
-    /// What follows its name.
+    /// The text after its name.
     why: String,
 }
 
-/// Why a set has no list of keys at all.
+/// Why there is no list of keys.
 #[derive(Debug)]
 enum Absence {
     /// The JSON object has no `keys`.
     Unlisted,
-    /// Where the keys were cannot be read or used any more.
+    /// The place of the keys cannot be read or used any more.
     Withdrawn(String),
 }
 
 /// One public key.
 pub(super) struct Key {
     id: Option<String>,
-    /// The one algorithm it is for, where its `alg` says so.
+    /// The only algorithm that it is for, if its `alg` names one.
     only: Option<Algorithm>,
     kind: Kind,
     material: Material,
 }
 
-/// What a token may be signed with.
+/// The key types.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Algorithm {
     EdDsa,
@@ -90,12 +90,12 @@ enum Kind {
 }
 
 enum Material {
-    /// A point on a curve; the curve settles the algorithm.
+    /// A point on a curve; the curve decides the algorithm.
     Point(ParsedPublicKey),
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
 }
 
-/// A key as it is written. Members we do not use are passed over.
+/// A key as it is written. Members that we do not use are skipped.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -114,7 +114,7 @@ struct Jwk {
 // === impl KeySet ===
 
 impl KeySet {
-    /// Reads a JWKS. Each key is read by itself, and left out if it cannot be used: there may be none ([`Self::emptiness`]).
+    /// Reads a JWKS. Each key is read separately, and left out if it cannot be used: there may be none ([`Self::emptiness`]).
     ///
     /// # Errors
     /// It is not JSON, or not a JWKS.
@@ -172,18 +172,18 @@ impl KeySet {
         matches!(self.absence, Some(Absence::Withdrawn(_)))
     }
 
-    /// Which keys are not among them, and why, for one warning. `None`: all are.
+    /// The keys that are left out, and why, for one warning. `None`: none is left out.
     pub(super) fn left_out(&self) -> Option<String> {
         (!self.left_out.is_empty()).then(|| some(&self.left_out))
     }
 
-    /// Why a key of this name is left out.
+    /// Why a key with this name is left out.
     pub(super) fn why_left_out(&self, id: &str) -> Option<&str> {
         self.left_out.iter().find(|key| key.id.as_deref() == Some(id)).map(|key| key.why.as_str())
     }
 }
 
-/// A few of them, and how many more there are.
+/// The first few, and how many more there are.
 fn some(keys: &[LeftOut]) -> String {
     const FEW: usize = 10;
     let shown = keys.iter().take(FEW).map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -195,7 +195,7 @@ fn some(keys: &[LeftOut]) -> String {
 
 const NOT_A_JWKS: &str = r#"it is not a JWKS, a JSON object {"keys": [...]}"#;
 
-/// The JSON library's words on syntax are constants; those on types quote the input, which may be anything if the path is wrong.
+/// The JSON library's texts about syntax are constants; those about types quote the input, which may be anything if the path is wrong.
 fn not_json(error: &serde_json::Error) -> String {
     match error.classify() {
         Category::Syntax | Category::Eof | Category::Io => format!("it is not JSON: {error}"),
@@ -210,12 +210,12 @@ impl Key {
         self.id.as_deref()
     }
 
-    /// Whether the key is of the algorithm's type, and not kept for another one.
+    /// Whether the key has the algorithm's type, and is not reserved for another algorithm.
     pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
         self.kind == algorithm.kind() && self.only.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether the signature is the key's. Only for an algorithm that fits.
+    /// Whether this key made the signature. Only for an algorithm that fits.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         match (&self.material, algorithm.rsa()) {
             (Material::Point(point), None) => point.verify_sig(message, signature).is_ok(),
@@ -226,14 +226,14 @@ impl Key {
 
     /// The key, or its id and why it is left out.
     fn read(json: &str) -> Result<Self, (Option<String>, String)> {
-        /// All that is asked of a key to be told of it by name.
+        /// The members that are needed to report a key by its name.
         #[derive(Deserialize)]
         struct Name {
             kid: Option<String>,
         }
         let name = || serde_json::from_str(json).ok().and_then(|Name { kid }| kid);
         let unfit = || "is not what RFC 7517 calls a key".to_owned();
-        // Serde would take a list for an object's members in their order.
+        // Serde would also accept a list instead of an object, with the members in order.
         if !json.starts_with('{') {
             return Err((None, unfit()));
         }
@@ -256,7 +256,7 @@ impl Jwk {
             None | Some("") => None,
             Some(name) => match Algorithm::named(name) {
                 Some(algorithm) if algorithm.kind() == kind => Some(algorithm),
-                Some(_) | None => return Err(format!("says it is for {}, which its type {kind} is not", quoted(name))),
+                Some(_) | None => return Err(format!("says it is for {}, which does not fit its type {kind}", quoted(name))),
             },
         };
         Ok(Key { id: self.kid, only, kind, material })
@@ -269,7 +269,7 @@ impl Jwk {
             ("EC", Some("P-521")) => Ok((Kind::P521, self.point(&ECDSA_P521_SHA512_FIXED, 66)?)),
             ("OKP", Some("Ed25519")) => {
                 let point = ParsedPublicKey::new(&ED25519, member("x", self.x.as_ref())?);
-                Ok((Kind::Ed25519, Material::Point(point.map_err(|_| "is no point on its curve")?)))
+                Ok((Kind::Ed25519, Material::Point(point.map_err(|_| "is not a point on its curve")?)))
             }
             ("RSA", _) => Ok((Kind::Rsa, self.rsa()?)),
             (kty, None) => Err(format!("is of the type {}, which is not known here", quoted(kty))),
@@ -283,7 +283,7 @@ impl Jwk {
             return Err(format!("has coordinates of {} and {} bytes, not {size}", x.len(), y.len()));
         }
         let uncompressed = [&[4], x.as_slice(), &y].concat();
-        Ok(Material::Point(ParsedPublicKey::new(algorithm, uncompressed).map_err(|_| "is no point on its curve")?))
+        Ok(Material::Point(ParsedPublicKey::new(algorithm, uncompressed).map_err(|_| "is not a point on its curve")?))
     }
 
     fn rsa(&self) -> Result<Material, String> {
@@ -296,7 +296,7 @@ impl Jwk {
         if !RSA_BITS.contains(&bits) {
             return Err(format!("is RSA of {bits} bits, not {} to {}", RSA_BITS.start(), RSA_BITS.end()));
         }
-        components.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).map_err(|_| "is no RSA key")?;
+        components.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).map_err(|_| "is not an RSA key")?;
         Ok(Material::Rsa(components))
     }
 }
@@ -346,7 +346,7 @@ impl Algorithm {
         }
     }
 
-    /// Padding and hash, which an RSA key leaves open.
+    /// Padding and hash: an RSA key does not decide them.
     fn rsa(self) -> Option<&'static RsaParameters> {
         match self {
             Self::EdDsa | Self::Es256 | Self::Es384 | Self::Es512 => None,
@@ -383,7 +383,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// Id and type, as messages name it.
+/// Id and type, for messages.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.id() {

@@ -1,4 +1,4 @@
-//! Where the issuer's keys come from: a file, or an address. The verifier asks for keys and does not mind which.
+//! Where the issuer's keys come from: a file or an address. The verifier asks for keys and does not know which it is.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::keys::KeySet;
 use super::keyurl::KeyUrl;
 use crate::grace::GRACE;
 
-/// What to do about a file that holds no keys.
+/// What to do about a file that has no keys.
 const REWRITE: &str = "write the cluster's keys into it: kubectl get --raw /openid/v1/jwks";
 
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub(super) enum KeySource {
 
 impl KeySource {
     /// # Errors
-    /// The file cannot be read, is over 1 MiB, or holds no usable key.
+    /// The file cannot be read, is larger than 1 MiB, or has no usable key.
     pub(super) fn open(file: &Path) -> Result<Self, String> {
         KeyFile::open(file).map(Self::File).map_err(|problem| format!("{}: {problem} ({REWRITE})", file.display()))
     }
 
-    /// As messages name it.
+    /// The name in messages.
     pub(super) fn name(&self) -> String {
         match self {
             Self::File(file) => file.path().display().to_string(),
@@ -83,10 +83,13 @@ impl KeySource {
         }
     }
 
-    /// What to do about a key that is not there.
+    /// What to do if a key is missing.
     pub(super) fn renewal(&self) -> &'static str {
         match self {
-            Self::File(_) => "write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself",
+            Self::File(_) => {
+                "write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again \
+                 by itself"
+            }
             Self::Url(_) => {
                 "the address is asked again at most every 10 s, and kubelet tries again by itself; if this stays, the token is not this \
                  issuer's"
@@ -94,7 +97,7 @@ impl KeySource {
         }
     }
 
-    /// What to do about a signature that is not the key's.
+    /// What to do if the key did not make the signature.
     pub(super) fn comparison(&self) -> &'static str {
         match self {
             Self::File(_) => {

@@ -1,4 +1,4 @@
-//! The keys of an earlier run, in the state folder: so that a daemon that starts while the API server is down can still verify.
+//! The keys of an earlier run, in the state folder: a daemon that starts while the API server is down can still verify tokens.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -18,16 +18,16 @@ const FILE: &str = "jwks.state";
 /// The largest file in bytes: keys of 1 MiB, escaped.
 const MAX_SIZE: usize = 4 * 1024 * 1024;
 
-/// Where keys are kept, and whose they are.
+/// The file of the kept keys, and their origin.
 #[derive(Debug)]
 pub(super) struct KeyState {
     path: PathBuf,
-    /// Names the address and its CA: a node that has moved to another cluster, where the API server may well have the same address, must
-    /// not go on to believe the former.
+    /// Names the address and its CA. If a node has moved to another cluster, it must not believe the former cluster's keys, even if the API
+    /// server has the same address.
     origin: String,
 }
 
-/// What was kept.
+/// The content of the file.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct KeptKeys {
     pub(super) fetched: Timestamp,
@@ -50,7 +50,7 @@ impl KeyState {
         &self.path
     }
 
-    /// What was kept for this origin. A file that cannot be used is as good as none: it is written anew.
+    /// The kept keys, if they are from this origin. A file that cannot be used counts as none: Keyferry writes it again.
     pub(super) fn read(&self) -> Option<KeptKeys> {
         match read(&self.path) {
             Ok(wire) if wire.origin == self.origin => Some(KeptKeys { fetched: wire.fetched, jwks: wire.jwks }),
@@ -66,7 +66,7 @@ impl KeyState {
         }
     }
 
-    /// Keeps keys: written apart, then renamed, so that a crash leaves the old or the new ones whole.
+    /// Keeps keys: written to another file, then renamed, so a crash leaves either the old or the new keys complete.
     pub(super) fn write(&self, fetched: Timestamp, jwks: &str) -> io::Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -89,7 +89,7 @@ fn read(path: &Path) -> io::Result<Wire> {
     serde_json::from_slice(&file.bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not what was written"))
 }
 
-/// The address, and a hash of its CA's file. A folder of certificates, or the system's own, counts by its name alone.
+/// The address, and a hash of its CA's file. For a folder of certificates, or the system's own, only its name counts.
 fn origin(url: &str, ca: Option<&Path>) -> String {
     let mut context = Context::new(&SHA256);
     if let Some(ca) = ca {

@@ -1,6 +1,6 @@
-//! The address the issuer's keys are fetched from: the API server's, or any issuer's. Fetched in the background, kept over restarts, and
-//! fetched again for a key that is not known. What has been fetched stays in force while nothing better can be had: a network that is down
-//! must not stop all mounts. An answer that lists no key takes all keys away.
+//! The address from which the issuer's keys are fetched: the API server's, or any issuer's. The keys are fetched in the background, kept
+//! over restarts, and fetched again for an unknown key. The last fetched keys stay in force while no newer ones can be fetched: a network
+//! that is down must not stop all mounts. An answer with an empty list removes all keys.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,25 +20,25 @@ use crate::kube::{CALL, KubeClient};
 /// Where the API server has the keys of its tokens (Kubernetes: "ServiceAccount issuer discovery").
 pub(super) const API_SERVER_KEYS: &str = "/openid/v1/jwks";
 
-/// How often keys are fetched, more or less by a quarter: new keys are known before they sign, withdrawn ones are forgotten.
+/// How often keys are fetched, more or less by a quarter: so new keys are known before they sign, and withdrawn ones are forgotten.
 const REFRESH: Duration = Duration::from_hours(1);
 
 /// The least time between the starts of two fetches, whatever tokens come.
 const LEAST: Duration = Duration::from_secs(10);
 
-/// The most between two tries while they fail.
+/// The longest time between two tries while they fail.
 const MOST: Duration = Duration::from_mins(5);
 
-/// Keys older than this are told of in readiness. They stay in force.
+/// Readiness reports keys that are older than this. They stay in force.
 const OLD: SignedDuration = SignedDuration::from_hours(6);
 
 /// How long a mount waits for a fetch: no longer than a call takes.
 const PATIENCE: Duration = CALL.saturating_add(Duration::from_secs(1));
 
-/// What a 403 of an API server lacks.
+/// What the daemon needs after a 403 of an API server.
 const ROLE: &str = "bind the ClusterRole system:service-account-issuer-discovery to the daemon's ServiceAccount";
 
-/// What a 403 of anybody else lacks.
+/// What the daemon needs after a 403 of another server.
 const LEAVE: &str = "let the daemon read it, or name a file with another token in identity.jwks.tokenFile";
 
 /// The keys at an address. Dropping it ends the fetching.
@@ -50,16 +50,16 @@ pub(super) struct KeyUrl {
 
 struct Shared {
     url: String,
-    /// What is fetched: the client's base and this.
+    /// The path that is fetched, below the client's base.
     path: String,
     client: KubeClient,
     clock: Arc<dyn Clock>,
     kept: KeyState,
     keys: ArcSwapOption<KeySet>,
     state: Mutex<State>,
-    /// Asks for a fetch before its time.
+    /// Asks for an early fetch.
     wake: Notify,
-    /// Counts the fetches that have ended.
+    /// Counts the finished fetches.
     ended: watch::Sender<u64>,
 }
 
@@ -73,7 +73,7 @@ struct State {
     problem: Option<Problem>,
 }
 
-/// Why the last fetch brought nothing.
+/// Why the last fetch gave no keys.
 #[derive(Clone, Eq, PartialEq)]
 pub(super) struct Problem {
     pub(super) what: String,
@@ -83,7 +83,7 @@ pub(super) struct Problem {
 // === impl KeyUrl ===
 
 impl KeyUrl {
-    /// Starts to fetch, from inside a runtime. Keys kept from an earlier run are in force until then.
+    /// Starts to fetch, from inside a runtime. Keys of an earlier run are in force until then.
     pub(super) fn start(client: KubeClient, path: &str, kept: KeyState, clock: Arc<dyn Clock>) -> Self {
         let shared = Arc::new(Shared {
             url: format!("{}{path}", client.config().base),
@@ -109,11 +109,11 @@ impl KeyUrl {
         self.shared.keys.load_full()
     }
 
-    /// The keys, with this one among them if the issuer has it: asked again for a key that is not known, at most every 10 s for all tokens
-    /// together.
+    /// The keys, with this one among them if the issuer has it. For an unknown key they are fetched again, at most every 10 s for all
+    /// tokens together.
     ///
     /// # Errors
-    /// No keys were ever had.
+    /// No keys have ever been fetched.
     pub(super) async fn for_key(&self, id: Option<&str>) -> Result<Arc<KeySet>, IdentityError> {
         let known = self.recent().filter(|keys| id.is_none() || keys.iter().any(|key| key.id() == id));
         if let Some(keys) = known {
@@ -145,7 +145,7 @@ impl Shared {
         let Some(KeptKeys { fetched, jwks }) = self.kept.read() else { return };
         match KeySet::parse(jwks.as_bytes()) {
             Ok(keys) => {
-                tracing::info!(url = self.url, %fetched, "the issuer's keys of an earlier run are in force until they are fetched anew");
+                tracing::info!(url = self.url, %fetched, "the issuer's keys of an earlier run are in force until they are fetched again");
                 self.keys.store(Some(Arc::new(keys)));
                 let mut state = self.state();
                 (state.fetched, state.text) = (Some(fetched), jwks);
@@ -162,7 +162,7 @@ impl Shared {
         }
     }
 
-    /// Until the time is up, or a token asks for a key that is not known.
+    /// Until the time has passed, or a token asks for an unknown key.
     async fn pause(&self, wait: Duration) {
         let until = Instant::now() + wait;
         loop {
@@ -222,9 +222,9 @@ impl Shared {
         false
     }
 
-    /// Has the keys fetched now, or waits for the fetch that runs: many who ask make one call.
+    /// Fetches the keys now, or waits for the running fetch: many callers make one call.
     async fn ask_again(&self) {
-        // From here on, the end of a fetch is not missed.
+        // From here on, the end of a fetch cannot be missed.
         let mut ended = self.ended.subscribe();
         let (running, may_start) = {
             let state = self.state();
@@ -263,7 +263,7 @@ impl Shared {
     }
 
     fn problem(&self) -> Problem {
-        let waiting = || Problem { what: format!("GET {}: no answer yet", self.url), remedy: "it is waited for".to_owned() };
+        let waiting = || Problem { what: format!("GET {}: no answer yet", self.url), remedy: "Keyferry waits for it".to_owned() };
         self.state().problem.clone().unwrap_or_else(waiting)
     }
 
@@ -284,7 +284,7 @@ pub(super) async fn download(client: &KubeClient, path: &str) -> Result<(String,
     let right = if path == API_SERVER_KEYS { ROLE } else { LEAVE };
     let answer = client.get(path, right).await.map_err(|error| Problem { what: error.what(), remedy: error.remedy })?;
     let faulty = |what: String| Problem {
-        what: format!("GET {}{path}: it answered something else than keys: {what}", client.config().base),
+        what: format!("GET {}{path}: it answered with something other than keys: {what}", client.config().base),
         remedy: "see that the address is that of a JWKS".to_owned(),
     };
     let text = str::from_utf8(answer.expose()).map_err(|_| faulty("it is not text".to_owned()))?;
@@ -292,11 +292,12 @@ pub(super) async fn download(client: &KubeClient, path: &str) -> Result<(String,
     Ok((text.to_owned(), keys))
 }
 
-/// An hour; while it fails, 10 s and then ever longer. More or less by a quarter, so that the nodes of a cluster do not call at once.
+/// An hour; after failures 10 s, then longer and longer. More or less by a quarter, so that the nodes of a cluster do not call at the same
+/// time.
 fn wait_after(failures: u32) -> Duration {
     let wait = if failures == 0 { REFRESH } else { LEAST.saturating_mul(1 << (failures - 1).min(8)).min(MOST) };
     let mut random = [0; 1];
-    // Without randomness all wait equally long.
+    // Without randomness all wait for the same time.
     let _ = aws_lc_rs::rand::fill(&mut random);
     wait.mul_f64(0.75 + f64::from(random[0]) / 512.0)
 }

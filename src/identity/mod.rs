@@ -1,9 +1,10 @@
-//! Who the Pod is: from the driver's claims and the Pod's token to an identity that stands.
+//! Who the Pod is: from the driver's claims and the Pod's token to a proven identity.
 //!
-//! Nothing here takes a token's word for its own kind: algorithms are allow-listed, and each token is verified for the audience it
-//! is kept under. Reading order: `attest` (what a proof is), `config` (what the admin chose), `jwks` (the verifier), `token` (one token and its claims), `keys` (the
-//! issuer's public keys), `keysource` (where they come from: `keyfile`, or `keyurl` with `keystate`), `review` (the API server verifies),
-//! `driver` (no proof at all), `examine` (a look for the doctor), `issuer` (the other side, for the demo and tests).
+//! Keyferry never believes a token about its own kind: algorithms are allow-listed, and each token is verified for the audience under which
+//! it is kept. Reading order: `attest` (what a proof is), `config` (what the admin chose), `jwks` (the verifier), `token` (one token and
+//! its claims), `keys` (the issuer's public keys), `keysource` (where they come from: `keyfile`, or `keyurl` with `keystate`), `review`
+//! (the API server verifies), `driver` (no proof at all), `examine` (a check for the doctor), `issuer` (the other side, for the demo and
+//! tests).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,12 +39,12 @@ pub use jwks::JwksVerifier;
 pub use review::TokenReviewer;
 pub use token::TokenClaims;
 
-/// Makes what the configuration asks for, from inside a runtime: keys at an address are fetched in the background until the result is
-/// dropped. They are kept in the state folder.
+/// Makes the verifier that the configuration names, from inside a runtime: keys at an address are fetched in the background until the
+/// result is dropped. They are kept in the state folder.
 ///
 /// # Errors
-/// The key file cannot be read or holds no usable key; no CA; what was left out cannot be had, since this is no Pod or has no token. That
-/// the API server is out of reach is no error: mounts say so, until it is back.
+/// The key file cannot be read or has no usable key; there is no CA; or a key is left out and has no default here, because this process is
+/// not in a Pod or has no token. An unreachable API server is not an error: mounts report it until it is back.
 pub fn build(config: &IdentityConfig, state_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<dyn Attest>, String> {
     Ok(match &config.verify {
         Verify::Driver => Arc::new(BelieveDriver),
@@ -83,7 +84,7 @@ fn api_server() -> Result<KubeClient, String> {
     KubeClient::new(KubeConfig::in_cluster()?).map_err(|error| error.to_string())
 }
 
-/// The `iss` of the daemon's own token: whoever issued that issues the Pods' as well.
+/// The `iss` of the daemon's own token: the same issuer issues the Pods' tokens.
 fn own_issuer(keys: &Keys) -> Result<String, String> {
     let token = match keys {
         Keys::Url { token: Some(token), .. } => token.clone(),

@@ -1,5 +1,5 @@
-//! `verify: token-review`: a Pod is who the API server says its token is of. One call for a token not seen lately; in return a deleted
-//! Pod's token is refused within minutes, and the daemon needs no keys.
+//! `verify: token-review`: the API server says which Pod a token belongs to. A token without a recent review costs one call. In return, a
+//! deleted Pod's token is refused within minutes, and the daemon needs no keys.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,23 +18,23 @@ use crate::redact::Hidden;
 use crate::shelf::Shelf;
 use crate::turns::Turns;
 
-/// How long a good answer is believed. A token of a Pod that was deleted lives so much longer here.
+/// How long Keyferry believes a good answer. A deleted Pod's token stays valid here for this time.
 const BELIEVED: Duration = Duration::from_mins(2);
 
-/// Answers kept in mind. A namespace with more tokens than others pushes out its own.
+/// Answers that are remembered. A namespace with more tokens than others loses its own answers first.
 const KNOWN: usize = 4096;
 
-/// Calls under way at once, of all mounts together. They are shared by namespace: tokens that do not verify cost a call each, and a
-/// namespace that sends many of them waits for itself.
+/// The most calls under way at once, of all mounts together. Namespaces share them: each invalid token costs a call, and a namespace that
+/// sends many of them waits for its own calls.
 const CALLS: usize = 32;
 
-/// Calls under way at once for the further tokens of one mount.
+/// The most calls under way at once for the further tokens of one mount.
 const CALLS_PER_MOUNT: usize = 4;
 
-/// How long a review waits for the calls before it: as long as kubelet waits for a mount. The mount's own deadline ends it before.
+/// How long a review waits for the calls before it: as long as kubelet waits for a mount. The mount's own deadline is earlier.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How long a call that failed shows in readiness.
+/// How long readiness reports a failed call.
 const TOLD: Duration = Duration::from_mins(5);
 
 /// What the API server calls a ServiceAccount's user (Kubernetes: "User impersonation and ServiceAccount usernames").
@@ -43,7 +43,7 @@ const USER: &str = "system:serviceaccount:";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
-/// Has tokens reviewed by the API server.
+/// Lets the API server review tokens.
 #[derive(Debug)]
 pub struct TokenReviewer {
     client: KubeClient,
@@ -55,7 +55,7 @@ pub struct TokenReviewer {
     mark: Mark,
 }
 
-/// A token that the API server has found good.
+/// A token that the API server calls valid.
 #[derive(Debug)]
 struct Reviewed {
     username: String,
@@ -63,7 +63,7 @@ struct Reviewed {
     uid: Option<String>,
     service_account_uid: String,
     expires: Timestamp,
-    /// Whether it is good for the daemon too, whatever audience it was reviewed for.
+    /// Whether it is also valid for the daemon, whatever audience it was reviewed for.
     is_for_daemon: bool,
     until: Instant,
 }
@@ -74,7 +74,7 @@ impl Attest for TokenReviewer {
         let own = tokens.get(&self.audience).ok_or_else(|| token::missing(&self.audience, tokens))?;
         let own = self.verify(own, &self.audience, claims).await?;
         let mut verified = BTreeMap::new();
-        // Each by its own review.
+        // Each with its own review.
         let reviews = token::for_stores(tokens, &self.audience)
             .map(|(audience, jwt)| async move { (audience, jwt, self.verify(jwt, audience, claims).await) });
         let mut reviews = stream::iter(reviews.collect::<Vec<_>>()).buffer_unordered(CALLS_PER_MOUNT);
@@ -120,7 +120,7 @@ impl TokenReviewer {
         Ok(token)
     }
 
-    /// On the account of the namespace that the driver says the Pod is of.
+    /// Charged to the namespace that the driver names.
     async fn review(
         &self,
         digest: TokenDigest,
@@ -128,7 +128,7 @@ impl TokenReviewer {
         audience: &str,
         namespace: &str,
     ) -> Result<Arc<Reviewed>, IdentityError> {
-        // What is no token, or over the size of one, is not worth a call.
+        // A text that is not a token, or is too long, is not worth a call.
         let jws = Jws::parse(jwt.expose())?;
         let status = {
             let _turn = self.calls.take(&namespace.into(), Instant::now() + PATIENCE).await.ok_or_else(crowded)?;
@@ -137,7 +137,7 @@ impl TokenReviewer {
         let status = status.inspect_err(|error| self.troubled(error)).map_err(unreviewed)?;
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         check_status(&status, jwt, audience)?;
-        // The API server has authenticated these very bytes; what they say is now its word.
+        // The API server has authenticated exactly these bytes: so Keyferry now believes their content.
         let (expires, is_for_daemon) = jws.expiry(&self.audience)?;
         let token = Arc::new(Reviewed {
             username: status.username().to_owned(),
@@ -152,7 +152,7 @@ impl TokenReviewer {
         Ok(token)
     }
 
-    /// A panic elsewhere cannot leave the shelf half-changed: each step is one call of a map's.
+    /// A panic elsewhere cannot leave the shelf half-changed: each step is one call of a map.
     fn seen(&self) -> MutexGuard<'_, Shelf<TokenDigest, Arc<Reviewed>>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,12 +186,12 @@ fn unreviewed(error: ReviewError) -> IdentityError {
 
 fn check_status(status: &TokenStatus, jwt: &SecretBytes, audience: &str) -> Result<(), IdentityError> {
     if !status.authenticated {
-        // It may quote what it was asked about.
+        // It may quote the token.
         let mut hidden = Hidden::default();
         hidden.credential(jwt.expose());
         let why = hidden.clean(&status.error, 200);
         let why = if why.is_empty() { "without a reason".to_owned() } else { quoted(&why) };
-        let remedy = "kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again";
+        let remedy = "kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never valid again";
         return Err(IdentityError::new("token", format!("the API server refuses it: {why}"), remedy));
     }
     if !status.audiences.iter().any(|one| one == audience) {
@@ -207,7 +207,7 @@ impl Reviewed {
     fn check_pod(&self, claims: &PodClaims) -> Result<(), IdentityError> {
         let account = self.username.strip_prefix(USER).and_then(|rest| rest.split_once(':'));
         let Some((namespace, service_account)) = account else {
-            let problem = format!("the token is that of {}, which is no ServiceAccount", quoted(&self.username));
+            let problem = format!("the token is that of {}, which is not a ServiceAccount", quoted(&self.username));
             return Err(IdentityError::new("serviceAccount", problem, OWN_TOKEN));
         };
         let (Some(pod), Some(uid)) = (&self.pod, &self.uid) else {
@@ -216,9 +216,9 @@ impl Reviewed {
         token::check_same([namespace, pod, uid, service_account], claims)
     }
 
-    /// Only for claims that have been checked against it.
+    /// Only for claims that have been compared with it.
     fn identity(&self, claims: &PodClaims) -> PodIdentity {
-        // An API server that names no uid leaves nothing to tell ServiceAccounts of one name apart by.
+        // If the API server names no uid, nothing distinguishes two ServiceAccounts with the same name.
         let uid = Some(Arc::from(self.service_account_uid.as_str())).filter(|uid: &Arc<str>| !uid.is_empty());
         PodIdentity { service_account_uid: uid, verified: true, ..PodIdentity::believed(claims) }
     }

@@ -89,14 +89,14 @@ impl Scene {
         self.refused(&self.issuer.sign(&claims).unwrap()).await
     }
 
-    /// With the names that differ from run to run made the same.
+    /// Replaces the names that differ from run to run.
     fn shown(&self, error: &dyn ToString) -> String {
         let key_id = self.issuer.jwk()["kid"].as_str().unwrap().to_owned();
         error.to_string().replace(&self.folder.path().display().to_string(), "[folder]").replace(&key_id, "[kid]")
     }
 }
 
-// === what stands ===
+// === valid tokens ===
 
 #[tokio::test]
 async fn a_pods_own_token_proves_it() {
@@ -105,7 +105,7 @@ async fn a_pods_own_token_proves_it() {
     let PodIdentity { namespace, name, uid, service_account, service_account_uid, verified } = PodIdentity::clone(&attested.pod);
     assert_eq!((&*namespace, name.as_str(), &*uid, &*service_account), ("shop", "web-1", "uid-1", "web"));
     assert!(verified && service_account_uid.is_some_and(|uid| uid.len() == 36));
-    assert_eq!(attested.tokens.audiences().count(), 0, "the token for the daemon itself is no store's");
+    assert_eq!(attested.tokens.audiences().count(), 0, "no store gets the token for the daemon itself");
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn build_makes_what_was_asked_for() {
     assert!(built.attest(&pod(), &raw(&[])).await.is_err());
 }
 
-// === what does not ===
+// === invalid tokens ===
 
 #[tokio::test]
 async fn a_missing_token_says_what_was_sent() {
@@ -212,11 +212,11 @@ async fn a_token_is_good_for_its_time_and_a_minute() {
     scene.clock.advance(-60);
     assert!(scene.attest(&token).await.is_ok());
     scene.clock.advance(-1);
-    insta::assert_snapshot!(scene.refused(&token).await, @"notBefore: the token is good from 2026-01-01T00:00:00Z on by the API server's clock, while this node's clock says 2025-12-31T23:58:59Z (the node's clock is behind: set it, by NTP say)");
+    insta::assert_snapshot!(scene.refused(&token).await, @"notBefore: the token is valid from 2026-01-01T00:00:00Z on by the API server's clock, while this node's clock says 2025-12-31T23:58:59Z (the node's clock is behind: set it, for example by NTP)");
     scene.clock.advance(61 + 600 + 59);
     assert!(scene.attest(&token).await.is_ok(), "from memory, too");
     scene.clock.advance(1);
-    insta::assert_snapshot!(scene.refused(&token).await, @"expired: the token ended at 2026-01-01T00:10:00Z by the API server's clock, while this node's clock says 2026-01-01T00:11:00Z (kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, by NTP say)");
+    insta::assert_snapshot!(scene.refused(&token).await, @"expired: the token expired at 2026-01-01T00:10:00Z by the API server's clock, while this node's clock says 2026-01-01T00:11:00Z (kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, for example by NTP)");
     let wild = Scene::new();
     for (exp, nbf, good) in [(json!(1e300), json!(-1e300), true), (json!(-1e300), json!(0), false), (json!(1e300), json!(1e300), false)] {
         let mut claims = wild.claims();
@@ -231,7 +231,7 @@ async fn a_token_bound_to_no_pod_is_refused() {
     insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("kubernetes.io")).await, @"pod: the token is bound to no Pod: it has no claim `kubernetes.io` with a `pod` (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
     let unbound = scene.refused_claims(|claims| _ = claims["kubernetes.io"].as_object_mut().unwrap().remove("pod")).await;
     assert!(unbound.starts_with("pod: "), "{unbound}");
-    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("exp")).await, @"expired: the token has no `exp`: it would be good for ever (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
+    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("exp")).await, @"expired: the token has no `exp`: it would never expire (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
 }
 
 #[tokio::test]
@@ -277,8 +277,8 @@ async fn another_key_is_refused() {
     let stranger = Issuer::new(ISSUER).unwrap();
     let lying = json!({ "alg": "ES256", "kid": scene.issuer.jwk()["kid"] });
     insta::assert_snapshot!(scene.refused(&stranger.sign_with(&lying, &scene.claims()).unwrap()).await, @r#"signature: the token's signature was not made by key "[kid]" (P-256) of [folder]/jwks.json (compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is not this cluster's)"#);
-    insta::assert_snapshot!(scene.refused(&stranger.sign_with(&json!({ "alg": "ES256", "kid": "stranger\n" }), &scene.claims()).unwrap()).await, @r#"key: the token is signed with the key "stranger\n", which is not in [folder]/jwks.json; there is key "[kid]" (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)"#);
-    // A key that the token brings along is nobody's.
+    insta::assert_snapshot!(scene.refused(&stranger.sign_with(&json!({ "alg": "ES256", "kid": "stranger\n" }), &scene.claims()).unwrap()).await, @r#"key: the token is signed with the key "stranger\n", which is not in [folder]/jwks.json; there is key "[kid]" (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)"#);
+    // A key inside the token is not a known key.
     let bringing = json!({ "alg": "ES256", "jwk": stranger.jwk(), "jku": "https://evil.example/jwks" });
     assert!(scene.refused(&stranger.sign_with(&bringing, &scene.claims()).unwrap()).await.starts_with("signature: "));
 }
@@ -446,7 +446,7 @@ fn refused_file(jwks: &str) -> String {
     without_remedy(&error.replace(&folder.path().display().to_string(), "[folder]"))
 }
 
-/// Whatever is wrong with a key file, there is one thing to do.
+/// Whatever is wrong with a key file, the remedy is the same.
 fn without_remedy(error: &str) -> String {
     error.strip_suffix(" (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)").unwrap().to_owned()
 }
@@ -481,9 +481,9 @@ fn a_file_without_a_usable_key_is_refused() {
     the key "weak" is RSA of 1024 bits, not 2048 to 8192;
     the key "bitcoin" is of the type "EC" on "secp256k1", which is not known here;
     the key "short" has coordinates of 1 and 1 bytes, not 32;
-    the key "off-curve" is no point on its curve;
+    the key "off-curve" is not a point on its curve;
     the key "enc" is for the use "enc", not "sig";
-    the key "odd" says it is for "RSA-OAEP", which its type RSA is not;
+    the key "odd" says it is for "RSA-OAEP", which does not fit its type RSA;
     the key "half" lacks its member "n";
     the key "sign" does not list "verify" in its key_ops;
     keys[9] is not what RFC 7517 calls a key
@@ -530,7 +530,7 @@ fn a_files_mode_matters_only_where_it_shuts_us_out() {
     }
 }
 
-/// Another file is renamed into place over and over while tokens are verified: each key is known or not, and nothing is half read.
+/// Again and again another file is renamed into its place while tokens are verified: each key is known or not, and nothing is half read.
 #[tokio::test]
 async fn a_file_swapped_in_the_middle_of_a_read_is_one_or_the_other() {
     let scene = Scene::new();
@@ -571,12 +571,12 @@ async fn a_changed_file_changes_who_is_believed() {
     assert!(scene.attest(&token).await.is_ok());
     let next = Issuer::new(ISSUER).unwrap();
     scene.write(&json!({ "keys": [next.jwk()] }).to_string());
-    // A new token is verified with the new keys at once; the old one, known by heart, is forgotten with the old keys.
+    // A new token is verified with the new keys at once; the old one, which was remembered, is forgotten with the old keys.
     let new = next.token(&pod(), "keyferry", TTL, &*scene.clock).unwrap();
     assert!(scene.attest(&new).await.is_ok());
     assert!(scene.refused(&token).await.starts_with("key: "));
 
-    // Back again, and nobody asks for anything new: at most a second later the change counts.
+    // Back again, and nobody asks for anything new: the change is used at most a second later.
     scene.write(&scene.issuer.jwks());
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(scene.refused(&new).await.starts_with("key: "));
@@ -610,7 +610,7 @@ async fn a_configmaps_symlink_swap_is_a_change() {
     assert!(verifier.attest(&pod(), &new).await.is_ok());
 }
 
-/// Each key is read by itself, as it stands in the file; whose token it signs hears why it is not used.
+/// Each key is read separately, as it is in the file; the refusal of a token that it signed says why it is not used.
 #[tokio::test]
 async fn a_broken_key_takes_nothing_from_the_others_and_is_named_to_its_tokens() {
     let scene = Scene::new();
@@ -640,14 +640,14 @@ async fn a_broken_key_takes_nothing_from_the_others_and_is_named_to_its_tokens()
     }
     told.retain(|told| told.contains("left out"));
     insta::assert_snapshot!(told.join("\n"), @r#"
-    key: the key "odd" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
-    key: the key "lone" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
-    key: the key "other" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
-    key: the key "k63" is in [folder]/jwks.json but left out: it is one too many: 64 are read (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: the key "odd" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "lone" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "other" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "k63" is in [folder]/jwks.json but left out: it is one too many: 64 are read (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     "#);
 }
 
-/// Nothing of what was there before counts any more: not after a moment either.
+/// Nothing of the former content counts any more: also after a moment.
 #[tokio::test(start_paused = true)]
 async fn a_file_that_lists_no_key_takes_all_away_at_once() {
     let scene = Scene::new();
@@ -666,13 +666,13 @@ async fn a_file_that_lists_no_key_takes_all_away_at_once() {
         assert_eq!(scene.verifier.health().await, Ok(()));
     }
     insta::assert_snapshot!(told.join("\n"), @r#"
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: its list is empty (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: its list is empty (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: its list is empty; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     "#);
 }
@@ -701,15 +701,15 @@ async fn a_file_that_is_gone_or_none_has_ten_seconds() {
         assert_eq!(scene.verifier.health().await, Ok(()));
     }
     insta::assert_snapshot!(told.join("\n"), @r#"
-    key: there is no key to verify the token with: [folder]/jwks.json: it cannot be read: No such file or directory (os error 2) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it cannot be read: No such file or directory (os error 2) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it cannot be read: No such file or directory (os error 2); no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     "#);
 }

@@ -1,7 +1,7 @@
 //! One token: a JWS in compact form (RFC 7515), and the claims of a Pod-bound ServiceAccount token (RFC 7519, KEP-1205).
 //!
-//! Of the header only `alg`, `kid` and `crit` are read: keys or addresses of keys that a token brings along (`jwk`, `jku`, `x5c` ...)
-//! mean nothing here.
+//! Only `alg`, `kid` and `crit` of the header are read: keys or addresses of keys in the token itself (`jwk`, `jku`, `x5c` ...) have no
+//! effect here.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use serde::de::IgnoredAny;
 use super::attest::IdentityError;
 use crate::model::{PodClaims, PodIdentity, RawTokens, SecretBytes, quoted};
 
-/// The longest token in bytes. Kubernetes' are about 1 KiB.
+/// The longest token in bytes. Tokens of Kubernetes have about 1 KiB.
 pub(super) const MAX_LEN: usize = 16 * 1024;
 
-/// How far the clocks of API server and node may be apart, in seconds: what the API server itself allows (Kubernetes'
+/// How many seconds the clocks of API server and node may differ: as the API server itself allows (Kubernetes'
 /// pkg/serviceaccount/claims.go, with go-jose's default leeway).
 const LEEWAY: i64 = 60;
 
@@ -28,28 +28,28 @@ pub(super) const OWN_TOKEN: &str = "kubelet sends the Pod's own: take csi.storag
 /// A token and the audience it was verified for, without the token.
 pub(super) type TokenDigest = [u8; SHA256_OUTPUT_LEN];
 
-/// A token taken apart, nothing of it believed.
+/// A token in its parts; nothing of it is believed.
 pub(super) struct Jws<'t> {
     pub(super) algorithm: String,
     pub(super) key_id: Option<String>,
-    /// What is signed: header and payload as they came.
+    /// The signed part: header and payload as they came.
     pub(super) message: &'t [u8],
     pub(super) signature: Vec<u8>,
     payload: &'t [u8],
 }
 
-/// What a verified token says. No part of it is secret.
+/// The content of a verified token. No part of it is secret.
 #[derive(Debug)]
 pub(super) struct Verified {
-    /// Shared by all its mounts.
+    /// All mounts of the token share it.
     pod: Arc<PodIdentity>,
     not_before: Timestamp,
     pub(super) expires: Timestamp,
-    /// Whether it is good for the daemon too, whatever audience it was verified for.
+    /// Whether it is also valid for the daemon, whatever audience it was verified for.
     pub(super) is_for_daemon: bool,
 }
 
-/// What a token says of itself. Nothing of it is verified, and nothing of it is secret.
+/// What a token says about itself. Nothing of it is verified, and nothing of it is secret.
 #[derive(Clone, Debug)]
 pub struct TokenClaims {
     /// Empty: none.
@@ -94,15 +94,15 @@ struct Reference {
 
 /// Why a token for a store is not handed on.
 pub(super) const FOR_DAEMON: &str =
-    "a token is kept from the backends: it is for the daemon too, and whoever holds it could ask as its Pod";
+    "a token is kept from the backends: it is for the daemon too, so a store that has it could ask the daemon as its Pod";
 
-/// The tokens that may go to stores, if they are good: neither the one for the daemon itself, nor the one for the API server (kubelet
-/// sends that under the audience `""`), which names audiences that are not known here.
+/// The tokens that may go to stores, if they are valid. Not among them: the token for the daemon itself, and the token for the API server
+/// (kubelet sends that one under the audience `""`), whose audiences are not known here.
 pub(super) fn for_stores<'t>(tokens: &'t RawTokens, own: &str) -> impl Iterator<Item = (&'t String, &'t Arc<SecretBytes>)> {
     tokens.iter().filter(move |(audience, _)| !audience.is_empty() && *audience != own)
 }
 
-/// Names token and audience in the memo of what has been verified.
+/// Names token and audience in the memory of verified tokens.
 pub(super) fn digest(token: &[u8], audience: &str) -> TokenDigest {
     let mut context = Context::new(&SHA256);
     // The length keeps ("ab", "c") and ("a", "bc") apart.
@@ -118,7 +118,7 @@ pub(super) fn digest(token: &[u8], audience: &str) -> TokenDigest {
 
 impl TokenClaims {
     /// # Errors
-    /// It is no JWT of a ServiceAccount.
+    /// It is not a JWT of a ServiceAccount.
     pub fn read(token: &[u8]) -> Result<Self, IdentityError> {
         let Claims { iss, aud, exp, kubernetes, .. } = Jws::parse(token)?.read_claims()?;
         let audiences = match aud {
@@ -164,8 +164,8 @@ impl<'t> Jws<'t> {
         Ok(Self { algorithm: header.alg, key_id: header.kid, message, signature, payload })
     }
 
-    /// Reads the claims and holds issuer and audience against what they should be. Only for a token whose signature has been verified.
-    /// `own` is the daemon's audience.
+    /// Reads the claims and compares issuer and audience with the expected ones. Only for a token whose signature has been verified. `own`
+    /// is the daemon's audience.
     pub(super) fn claims(&self, issuer: &str, audience: &str, own: &str) -> Result<Verified, IdentityError> {
         let claims = self.read_claims()?;
         claims.check_issuer(issuer)?;
@@ -173,7 +173,7 @@ impl<'t> Jws<'t> {
         claims.into_verified(own)
     }
 
-    /// Of a token that somebody else has verified: its end, and whether it is good for this audience.
+    /// For a token that somebody else has verified: when it expires, and whether it is valid for this audience.
     pub(super) fn expiry(&self, own: &str) -> Result<(Timestamp, bool), IdentityError> {
         let claims = self.read_claims()?;
         let ours = claims.is_for(own);
@@ -234,7 +234,7 @@ impl Claims {
                 BOUND_TOKEN,
             ));
         };
-        // Kubernetes writes both, and the same: a token is not good before it was issued.
+        // Kubernetes writes both, with the same value: a token is not valid before it was issued.
         let not_before = timestamp(self.nbf.unwrap_or(0.0).max(self.iat.unwrap_or(0.0)));
         Ok(Verified {
             pod: Arc::new(PodIdentity {
@@ -253,13 +253,13 @@ impl Claims {
 }
 
 fn endless() -> IdentityError {
-    IdentityError::new("expired", "the token has no `exp`: it would be good for ever", BOUND_TOKEN)
+    IdentityError::new("expired", "the token has no `exp`: it would never expire", BOUND_TOKEN)
 }
 
 pub(super) const BOUND_TOKEN: &str = "a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object \
                            secrets-store.csi.k8s.io makes kubelet send one that does";
 
-/// Seconds since 1970 (RFC 7519, NumericDate), which may be broken and out of any range.
+/// Seconds since 1970 (RFC 7519, NumericDate). They may be fractions, and out of any range.
 #[allow(clippy::cast_possible_truncation)] // saturates, and is then clamped
 fn timestamp(seconds: f64) -> Timestamp {
     let bounds = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
@@ -269,24 +269,24 @@ fn timestamp(seconds: f64) -> Timestamp {
 // === impl Verified ===
 
 impl Verified {
-    /// Holds the token's time against the clock: at each use, for a token is kept in mind longer than it may be good.
+    /// Compares the token's time with the clock: at each use, because a token may be remembered for longer than it is valid.
     pub(super) fn check_time(&self, now: Timestamp) -> Result<(), IdentityError> {
         let clocks = "by the API server's clock, while this node's clock says";
         let second = now.as_second();
         if second < self.not_before.as_second().saturating_sub(LEEWAY) {
-            let problem = format!("the token is good from {} on {clocks} {now}", self.not_before);
-            return Err(IdentityError::new("notBefore", problem, "the node's clock is behind: set it, by NTP say"));
+            let problem = format!("the token is valid from {} on {clocks} {now}", self.not_before);
+            return Err(IdentityError::new("notBefore", problem, "the node's clock is behind: set it, for example by NTP"));
         }
         if second >= self.expires.as_second().saturating_add(LEEWAY) {
-            let problem = format!("the token ended at {} {clocks} {now}", self.expires);
-            let remedy =
-                "kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, by NTP say";
+            let problem = format!("the token expired at {} {clocks} {now}", self.expires);
+            let remedy = "kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, for \
+                          example by NTP";
             return Err(IdentityError::new("expired", problem, remedy));
         }
         Ok(())
     }
 
-    /// Whether it is the token of the Pod that the claims speak of.
+    /// Whether it is the token of the Pod that the claims name.
     pub(super) fn check_pod(&self, claims: &PodClaims) -> Result<(), IdentityError> {
         let PodIdentity { namespace, name, uid, service_account, .. } = &*self.pod;
         check_same([namespace, name, uid, service_account], claims)
@@ -297,7 +297,7 @@ impl Verified {
     }
 }
 
-/// Holds a token's namespace, Pod, uid and ServiceAccount against those of the request.
+/// Compares a token's namespace, Pod, uid and ServiceAccount with those of the request.
 pub(super) fn check_same(token: [&str; 4], claims: &PodClaims) -> Result<(), IdentityError> {
     let [namespace, pod, uid, service_account] = token;
     for (claim, what, token, request) in [
@@ -328,7 +328,7 @@ pub(super) fn add_audience(audience: &str) -> String {
     format!("add the audience {audience} to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io")
 }
 
-/// `"a", "b"`; a few of them.
+/// `"a", "b"`; only a few of them.
 pub(super) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const FEW: usize = 5;
     let more = names.len().saturating_sub(FEW);

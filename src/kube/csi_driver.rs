@@ -1,4 +1,4 @@
-//! The `CSIDriver` object (storage.k8s.io/v1) of the Secrets Store CSI driver: which tokens kubelet gets for it, and when it is called.
+//! The `CSIDriver` object (storage.k8s.io/v1) of the Secrets Store CSI driver: which tokens kubelet gets for it, and when kubelet calls it.
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
@@ -6,11 +6,11 @@ use serde::Deserialize;
 use super::{KubeClient, KubeError};
 use crate::model::CSI_DRIVER;
 
-/// What a 403 lacks.
+/// What the daemon needs after a 403.
 const RIGHT: &str = "the daemon's ServiceAccount needs a ClusterRole with the verb `get` on csidrivers of storage.k8s.io, and a \
                      ClusterRoleBinding to it";
 
-/// What the doctor wants to know of it (CSIDriverSpec).
+/// What the doctor needs from it (CSIDriverSpec).
 #[derive(Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CsiDriver {
@@ -22,7 +22,7 @@ pub struct CsiDriver {
 #[derive(Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default)]
 pub struct TokenRequest {
-    /// Empty: the API server's own.
+    /// Empty: the API server's own audience.
     pub audience: String,
 }
 
@@ -30,7 +30,7 @@ impl KubeClient {
     /// Reads it; `None`: there is none.
     ///
     /// # Errors
-    /// The API server could not be asked, does not let us read it, or answered with something else.
+    /// The API server could not be asked, does not let us read it, or gave another answer.
     pub async fn csi_driver(&self) -> Result<Option<CsiDriver>, KubeError> {
         #[derive(Deserialize)]
         struct Answer {
@@ -43,8 +43,9 @@ impl KubeClient {
             return Ok(None);
         }
         let body = self.body(answer, RIGHT).map_err(fault)?;
-        let unreadable =
-            |_| ("it answered something else than a CSIDriver".to_owned(), "see that the address is that of an API server".to_owned());
+        let unreadable = |_| {
+            ("it answered with something other than a CSIDriver".to_owned(), "see that the address is that of an API server".to_owned())
+        };
         serde_json::from_slice::<Answer>(body.expose()).map(|answer| Some(answer.spec)).map_err(|error| fault(unreadable(error)))
     }
 }

@@ -1,8 +1,8 @@
 //! Events on Pods (`Event` of events.k8s.io/v1, <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>): what
 //! `kubectl describe pod` shows below the Pod.
 //!
-//! An Event that is told again is the same object: its `series` says how often, and when it was last. The API server lets nothing else of an
-//! Event be changed (kubernetes/pkg/apis/core/validation/events.go).
+//! A repeated Event is the same object: its `series` says how often it happened, and when last. The API server allows no other change of an
+//! Event (kubernetes/pkg/apis/core/validation/events.go).
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
@@ -17,52 +17,52 @@ use crate::model::{PodClaims, SecretBytes};
 /// The longest note in bytes (`NoteLengthLimit` there).
 pub const MAX_NOTE: usize = 1024;
 
-/// The longest name of who tells, in bytes (`ReportingInstanceLengthLimit` there).
+/// The longest name of the sender, in bytes (`ReportingInstanceLengthLimit` there).
 const MAX_INSTANCE: usize = 128;
 
-/// What a 403 lacks.
+/// What the daemon needs after a 403.
 const RIGHT: &str = "the daemon's ServiceAccount needs a ClusterRole with the verbs `create` and `patch` on events of events.k8s.io, and a \
                      ClusterRoleBinding to it: deploy/manifests/components/events has both";
 
-/// Who tells Events, in `reportingController`.
+/// The sender of Events, in `reportingController`.
 const CONTROLLER: &str = "keyferry";
 
 /// One Event.
 #[derive(Clone, Copy, Debug)]
 pub struct PodEvent<'e> {
-    /// Its name: one that is there already is told again.
+    /// Its name: if an Event with this name exists, it is repeated.
     pub name: &'e str,
     pub pod: &'e PodClaims,
-    /// A word in the style of `FailedMount`.
+    /// One word, as in `FailedMount`.
     pub reason: &'e str,
-    /// What was being done, in the same style.
+    /// What Keyferry was doing, in the same form.
     pub action: &'e str,
     pub is_warning: bool,
-    /// For people. Of more than [`MAX_NOTE`] bytes the rest is cut off.
+    /// For people. A note of more than [`MAX_NOTE`] bytes is cut.
     pub note: &'e str,
     pub at: Timestamp,
-    /// Which daemon tells it.
+    /// Which daemon sends it.
     pub instance: &'e str,
 }
 
-/// Why it was not told.
+/// Why it was not sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum EventError {
-    /// The namespace is gone or on its way out, so nobody can look at the Event.
+    /// The namespace is gone or is being removed, so nobody can look at the Event.
     Gone,
-    /// The API server cannot be asked now, or does not want to be.
+    /// The API server cannot be asked now, or refuses calls now.
     Passing(KubeError),
-    /// The daemon may not do that.
+    /// The daemon has no right to do that.
     Refused(KubeError),
-    /// The API server takes no such Event.
+    /// The API server does not accept such an Event.
     Wrong(KubeError),
 }
 
 impl KubeClient {
-    /// Tells an Event; one of this name that is there already is told once more.
+    /// Sends an Event; an Event with this name that already exists is repeated.
     ///
     /// # Errors
-    /// It was not told.
+    /// It was not sent.
     pub async fn tell(&self, event: &PodEvent<'_>) -> Result<(), EventError> {
         let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", escape_element(&event.pod.namespace));
         match self.ask(Method::POST, &path, &event.body().to_string()).await? {
@@ -71,7 +71,7 @@ impl KubeClient {
         }
     }
 
-    /// A patch that changes nothing says how often it was told: so no right to read is needed, and a restart forgets no count.
+    /// A patch that changes nothing shows how often it happened: so no right to read is needed, and a restart keeps the count.
     async fn tell_again(&self, path: &str, at: Timestamp) -> Result<(), EventError> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -102,7 +102,7 @@ impl KubeClient {
         if status == StatusCode::CONFLICT {
             return Ok(Asked::Exists);
         }
-        // Of a namespace on its way out, no right is missing.
+        // If the namespace is being removed, no right is missing.
         if status == StatusCode::NOT_FOUND || (status == StatusCode::FORBIDDEN && is_terminating(answer.body())) {
             return Err(EventError::Gone);
         }
@@ -118,10 +118,10 @@ impl KubeClient {
     }
 }
 
-/// What came of a call that was not refused.
+/// The result of a call that was not refused.
 enum Asked {
     Done(Response<SecretBytes>),
-    /// There is one of this name.
+    /// There is already one with this name.
     Exists,
 }
 
@@ -146,7 +146,7 @@ fn is_terminating(answer: &SecretBytes) -> bool {
     status.details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
-/// `MicroTime` has six digits, and its reader takes no other number of them.
+/// `MicroTime` has exactly six digits: its reader accepts no other number.
 fn micro_time(at: Timestamp) -> String {
     format!("{at:.6}")
 }

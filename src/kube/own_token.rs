@@ -1,4 +1,4 @@
-//! The daemon's own token: a file that kubelet renews, so it is read at each use.
+//! The daemon's own token: a file that kubelet renews. So Keyferry reads it at each use.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,14 @@ use zeroize::Zeroizing;
 use crate::files::{Unreadable, WholeFile};
 use crate::text;
 
-/// The longest token in bytes. Kubernetes' are about 1 KiB.
+/// The longest token in bytes. Tokens of Kubernetes have about 1 KiB.
 const MAX_LEN: usize = 16 * 1024;
 
 /// Where the token is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnToken(PathBuf);
 
-/// Why it cannot be used. The message never holds it.
+/// Why it cannot be used. The message never has the token.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("the daemon's own token, {path}: {problem}")]
 pub struct OwnTokenError {
@@ -35,10 +35,10 @@ impl OwnToken {
         &self.0
     }
 
-    /// The `iss` it says it has. Nothing is verified: the file is kubelet's word to us.
+    /// The `iss` in the token. Nothing is verified: kubelet wrote the file.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no JWT with an `iss`.
+    /// The file cannot be read, or has no JWT with an `iss`.
     pub fn issuer(&self) -> Result<String, OwnTokenError> {
         #[derive(Deserialize)]
         struct Claims {
@@ -51,14 +51,14 @@ impl OwnToken {
         claims
             .map(|claims| claims.iss)
             .filter(|issuer| !issuer.is_empty())
-            .ok_or_else(|| self.fault("it is no ServiceAccount token with an `iss`"))
+            .ok_or_else(|| self.fault("it is not a ServiceAccount token with an `iss`"))
     }
 
-    /// The value of an `Authorization` header. Blocks while the file system does.
+    /// The value of an `Authorization` header. Blocks for as long as the file system does.
     pub(super) fn bearer(&self) -> Result<HeaderValue, OwnTokenError> {
         let token = self.read()?;
         let value = Zeroizing::new([b"Bearer ", token.as_slice()].concat());
-        let mut value = HeaderValue::from_bytes(&value).map_err(|_| self.fault("it holds what no token has: control characters"))?;
+        let mut value = HeaderValue::from_bytes(&value).map_err(|_| self.fault("it has control characters, which no token has"))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -83,7 +83,7 @@ impl OwnToken {
 }
 
 impl OwnTokenError {
-    /// Problem and remedy.
+    /// Problem, and what to do.
     pub(super) fn into_parts(self) -> (String, String) {
         (self.to_string(), "kubelet mounts it where the Pod's automountServiceAccountToken is true".to_owned())
     }

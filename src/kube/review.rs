@@ -1,4 +1,4 @@
-//! TokenReview (authentication.k8s.io/v1): what the API server says of a token.
+//! TokenReview (authentication.k8s.io/v1): what the API server says about a token.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use crate::model::SecretBytes;
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// What a 403 lacks.
+/// What the daemon needs after a 403.
 const RIGHT: &str = "the daemon's ServiceAccount needs a ClusterRole with the verb `create` on tokenreviews of authentication.k8s.io, and a \
                      ClusterRoleBinding to it";
 
-/// What the API server found (TokenReviewStatus). The token is not in it.
+/// The API server's result (TokenReviewStatus). The token is not in it.
 #[derive(Debug, Default, Deserialize)]
 pub struct TokenStatus {
     #[serde(default)]
     pub authenticated: bool,
-    /// Those of the audiences asked for that the token is good for. Empty with `authenticated`: good for the API server alone.
+    /// The requested audiences for which the token is valid. Empty with `authenticated`: the token is valid only for the API server.
     #[serde(default)]
     pub audiences: Vec<String>,
-    /// Why it could not be authenticated.
+    /// Why the API server could not authenticate it.
     #[serde(default)]
     pub error: String,
     #[serde(default)]
@@ -51,10 +51,10 @@ pub enum ReviewError {
 }
 
 impl KubeClient {
-    /// Asks whose the token is, and whether it is for this audience.
+    /// Asks whose token it is, and whether it is for this audience.
     ///
     /// # Errors
-    /// The API server could not be asked, or did not answer with a TokenReview. A token that it refuses is no error here.
+    /// The API server could not be asked, or did not answer with a TokenReview. A refused token is not an error here.
     pub async fn review_token(&self, token: &SecretBytes, audience: &str) -> Result<TokenStatus, ReviewError> {
         #[derive(Deserialize)]
         struct Answer {
@@ -67,7 +67,7 @@ impl KubeClient {
             Ok(answer) if answer.kind == "TokenReview" => Ok(answer.status),
             Ok(_) | Err(_) => Err(KubeError {
                 call: format!("POST {}{PATH}", self.config().base),
-                problem: "the answer is no TokenReview".to_owned(),
+                problem: "the answer is not a TokenReview".to_owned(),
                 remedy: "see that the address is that of an API server".to_owned(),
             }
             .into()),
@@ -89,9 +89,9 @@ fn body(token: &str, audience: &str) -> Zeroizing<Vec<u8>> {
         audiences: [&'t str; 1],
     }
     let review = Review { api_version: "authentication.k8s.io/v1", kind: "TokenReview", spec: Spec { token, audiences: [audience] } };
-    // Six bytes a character at the worst: a buffer that grows leaves copies behind.
+    // At most six bytes for each character: a buffer that grows leaves copies behind.
     let mut body = Zeroizing::new(Vec::with_capacity(256 + 6 * (token.len() + audience.len())));
-    // Texts alone always serialise, and a vector takes them all.
+    // Text can always be serialised, and a vector takes all of it.
     let _ = serde_json::to_writer(&mut *body, &review);
     body
 }
@@ -107,7 +107,7 @@ impl TokenStatus {
         &self.user.uid
     }
 
-    /// What the token is bound to: `authentication.kubernetes.io/pod-name` and so on. Of several values, none.
+    /// What the token is bound to: `authentication.kubernetes.io/pod-name` and so on. If there are several values: none.
     pub fn extra(&self, key: &str) -> Option<&str> {
         match self.user.extra.get(key).map(Vec::as_slice) {
             Some([one]) => Some(one),

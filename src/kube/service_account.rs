@@ -1,4 +1,4 @@
-//! A ServiceAccount (v1), as far as stores look at it: which one of its name it is, and what its annotations say.
+//! The parts of a ServiceAccount (v1) that stores need: its uid and its annotations.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{KubeClient, KubeError};
 use crate::http::escape_element;
 
-/// What a 403 lacks.
+/// What the daemon needs after a 403.
 const RIGHT: &str = "the daemon's ServiceAccount needs a ClusterRole with the verb `get` on serviceaccounts, and a ClusterRoleBinding to it: \
                      components/service-account-annotations has both";
 
@@ -23,7 +23,7 @@ pub struct ServiceAccount {
 /// Why a ServiceAccount was not read.
 #[derive(Debug, Error)]
 pub enum ServiceAccountError {
-    /// No connection, no answer in time, or an API server that fails or is overloaded: another try may fare better.
+    /// No connection, no answer in time, or an API server that fails or is overloaded: another try may succeed.
     #[error(transparent)]
     Passing(KubeError),
     #[error(transparent)]
@@ -34,7 +34,7 @@ impl KubeClient {
     /// Reads it; `None`: there is none.
     ///
     /// # Errors
-    /// The API server could not be asked, does not let us read it, or answered with something else.
+    /// The API server could not be asked, does not let us read it, or gave another answer.
     pub async fn service_account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ServiceAccountError> {
         #[derive(Deserialize)]
         struct Answer {

@@ -68,8 +68,8 @@ async fn every_answer_but_the_right_one_says_what_to_do() {
     insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod)");
     insta::assert_snapshot!(scene.refused_for(Answer::Text(403, "canary".into())).await, @"GET https://[address]/x: it answered 403 Forbidden (bind the role)");
     insta::assert_snapshot!(scene.refused_for(Answer::Status(404)).await, @"GET https://[address]/x: it answered 404 Not Found (see that the address is the right one)");
-    insta::assert_snapshot!(scene.refused_for(Answer::Status(429)).await, @"GET https://[address]/x: it answered 429 Too Many Requests (it is overloaded, starting or on its way down)");
-    insta::assert_snapshot!(scene.refused_for(Answer::Status(500)).await, @"GET https://[address]/x: it answered 500 Internal Server Error (it is overloaded, starting or on its way down)");
+    insta::assert_snapshot!(scene.refused_for(Answer::Status(429)).await, @"GET https://[address]/x: it answered 429 Too Many Requests (it is overloaded, starting or stopping)");
+    insta::assert_snapshot!(scene.refused_for(Answer::Status(500)).await, @"GET https://[address]/x: it answered 500 Internal Server Error (it is overloaded, starting or stopping)");
     insta::assert_snapshot!(scene.refused_for(Answer::Status(302)).await, @"GET https://[address]/x: it answered 302 Found (see that the address is that of an API server)");
     insta::assert_snapshot!(scene.refused_for(Answer::Text(200, "x".repeat(MAX_ANSWER + 1))).await, @"GET https://[address]/x: the answer is larger than 1048576 bytes (see that the address is the right one)");
     scene.server.go_down();
@@ -79,14 +79,14 @@ async fn every_answer_but_the_right_one_says_what_to_do() {
 #[tokio::test]
 async fn a_slow_server_is_not_waited_for() {
     let scene = Scene::new(Answer::Never).await;
-    // Paused, time leaps to the next timer as soon as nothing else happens: the call has to be under way by then.
+    // While the clock is paused, time jumps to the next timer as soon as nothing else happens: the call must be under way by then.
     let client = scene.client.clone();
     let call = tokio::spawn(async move { client.get("/x", RIGHT).await });
     while scene.server.calls().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::pause();
-    insta::assert_snapshot!(scene.shown(&call.await.unwrap().unwrap_err()), @"GET https://[address]/x: no answer in 5 s (it is overloaded, starting or on its way down)");
+    insta::assert_snapshot!(scene.shown(&call.await.unwrap().unwrap_err()), @"GET https://[address]/x: no answer in 5 s (it is overloaded, starting or stopping)");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn the_own_token_must_be_there() {
     fs::write(&token, " \n").unwrap();
     insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: the daemon's own token, [folder]/token: it is empty (kubelet mounts it where the Pod's automountServiceAccountToken is true)");
     fs::write(&token, "canary\0").unwrap();
-    insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: the daemon's own token, [folder]/token: it holds what no token has: control characters (kubelet mounts it where the Pod's automountServiceAccountToken is true)");
+    insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: the daemon's own token, [folder]/token: it has control characters, which no token has (kubelet mounts it where the Pod's automountServiceAccountToken is true)");
     fs::write(&token, "canary".repeat(4_000)).unwrap();
     insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: the daemon's own token, [folder]/token: it is over 16384 bytes (kubelet mounts it where the Pod's automountServiceAccountToken is true)");
     fs::remove_file(&token).unwrap();
@@ -132,13 +132,13 @@ fn the_own_token_names_its_issuer() {
     for text in ["canary", "a.b.c", "e30.e30.e30", "e30.eyJpc3MiOiIifQ.e30"] {
         fs::write(&path, text).unwrap();
         let error = token.issuer().unwrap_err().to_string().replace(path.to_str().unwrap(), "[token]");
-        insta::allow_duplicates! { insta::assert_snapshot!(error, @"the daemon's own token, [token]: it is no ServiceAccount token with an `iss`"); }
+        insta::allow_duplicates! { insta::assert_snapshot!(error, @"the daemon's own token, [token]: it is not a ServiceAccount token with an `iss`"); }
     }
 }
 
 #[test]
 fn outside_of_a_cluster_there_is_no_api_server() {
-    insta::assert_snapshot!(KubeConfig::of(None, Some("443".into()), Path::new("/x")).unwrap_err(), @"this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set");
+    insta::assert_snapshot!(KubeConfig::of(None, Some("443".into()), Path::new("/x")).unwrap_err(), @"this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set");
     assert_eq!(KubeConfig::of(Some("fd00::1".into()), Some("443".into()), Path::new("/x")).unwrap().base, "https://[fd00::1]:443");
 }
 
@@ -159,7 +159,7 @@ async fn a_review_is_what_the_api_takes_and_gives() {
     insta::assert_snapshot!(scene.server.calls()[0].body, @r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":"pod\"canary","audiences":["keyferry"]}}"#);
 
     scene.server.answer(Answer::Text(200, "<html>canary</html>".into()));
-    insta::assert_snapshot!(scene.shown(&scene.client.review_token(&token, "keyferry").await.unwrap_err()), @"POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server)");
+    insta::assert_snapshot!(scene.shown(&scene.client.review_token(&token, "keyferry").await.unwrap_err()), @"POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is not a TokenReview (see that the address is that of an API server)");
     scene.server.answer(Answer::Text(200, r#"{"kind":"Status","status":{}}"#.into()));
     assert!(scene.client.review_token(&token, "keyferry").await.is_err());
     scene.server.answer(Answer::Status(403));

@@ -1,10 +1,10 @@
-//! A class that asks for all below a prefix: what that is, one mount finds for itself.
+//! A class that asks for everything below a prefix: each mount finds out what that is.
 //!
-//! The plan stays what the class says. Here its folders are listed, level by level, each with a permit of its own; what is found becomes a
-//! plan for this mount, which policy decides as any other. So the rest of the walk knows no prefixes, but for the names that are told: of
-//! what is denied, a count alone.
+//! The plan stays what the class says. Here its folders are listed, level by level, each with its own permit; the secrets that are found
+//! become a plan for this mount, and the policy decides on it as on any other. So the other steps know nothing of prefixes, except for
+//! names in messages: of denied secrets, Keyferry reports only their number.
 //!
-//! A listing is an answer of its store like any other: fetched through the same stack, for the same Pods, as fresh or as stale.
+//! A listing is an answer of its store like any other: fetched through the same stack, for the same Pods, and cached in the same way.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,28 +25,28 @@ mod whole;
 
 pub(super) use self::whole::{renamed, versions};
 
-/// Folders that one mount lists at most.
+/// The most folders that one mount lists.
 const LISTS: usize = 64;
 
-/// What a name in a listing takes while it is looked at, besides its bytes.
+/// What a name in a listing costs while it is looked at, in addition to its bytes.
 const NAME: usize = 64;
 
-/// What a secret that was found takes in the mount's own plan besides the texts in it, in bytes.
+/// What a found secret costs in the mount's own plan, in bytes, in addition to its texts.
 const SECRET: usize = 1024;
 
-/// A class's plan with all that was found.
+/// A class's plan with everything that was found.
 #[derive(Debug)]
 pub(super) struct Expanded {
     pub plan: Arc<Plan>,
     pub permits: Permits,
     /// All folders that were listed.
     pub folders: Vec<SecretRef>,
-    /// What is known of the plan's secrets already, by their places: its listings. `None`: there is no such folder.
+    /// The secrets of the plan that are known already, by their places: its listings. `None`: there is no such folder.
     known: Vec<(usize, Option<Fetched>)>,
     paid: Vec<Spent>,
 }
 
-/// One mount's look below the prefixes of its class.
+/// One mount's search below the prefixes of its class.
 struct Search<'m> {
     pipeline: &'m Pipeline,
     plan: &'m Arc<Plan>,
@@ -60,14 +60,14 @@ struct Search<'m> {
 struct Level {
     folders: Vec<Folder>,
     permits: Permits,
-    /// Of each folder, among the secrets of the permits.
+    /// The place of each folder among the permits' secrets.
     places: Vec<usize>,
 }
 
 // === impl Pipeline ===
 
 impl Pipeline {
-    /// Every secret of a class with prefixes. What is gone between listing and fetch has the folders listed once more.
+    /// All secrets of a class with prefixes. If a secret disappears between listing and fetch, the folders are listed once more.
     pub(super) async fn fetch_below(
         &self,
         plan: &Arc<Plan>,
@@ -138,8 +138,8 @@ impl Search<'_> {
         Ok(level.folders.iter().cloned().zip(level.places.iter().map(|place| found.secrets[*place].take())).collect())
     }
 
-    /// A folder that went away between two listings has nothing in it. Every other failure is of all objects of the prefix; of what the
-    /// store denies, the names are not told.
+    /// A folder that disappeared between two listings has nothing in it. Every other failure belongs to all objects of the prefix; the
+    /// names that the store denies are not reported.
     fn check_listed(&self, level: &Level, failed: &HashMap<usize, BackendError>) -> Result<(), Missed> {
         let mut told = Vec::new();
         for (folder, place) in level.folders.iter().zip(&level.places) {
@@ -163,11 +163,11 @@ impl Search<'_> {
         if told.is_empty() { Ok(()) } else { Err(Missed::Failed(MountError::Fetch(told))) }
     }
 
-    /// What is wanted of these folders, each with its root.
+    /// What the objects ask for in these folders, each with its root.
     async fn names(&self, listed: Vec<(Folder, Option<Fetched>)>) -> Result<Vec<(usize, Names)>, Missed> {
         let asking: Vec<Vec<usize>> = self.roots.iter().map(|root| root.objects.clone()).collect();
         let weight: usize = listed.iter().filter_map(|(_, fetched)| Some(fetched.as_ref()?.secret.weight())).sum();
-        // Names are texts of their own while they are looked at.
+        // During the look, each name is a separate text.
         let most = listed.iter().filter_map(|(_, fetched)| Some(Listing::of(&fetched.as_ref()?.secret)?.most())).sum::<usize>();
         let _copies = self.means.purse.spend(weight + NAME * most.min(NAMES * LISTS))?;
         let (of, steps, limit) = (Arc::clone(self.plan), Arc::clone(&self.means.steps), self.pipeline.limits.objects);
@@ -183,7 +183,7 @@ impl Search<'_> {
         read.into_iter().map(|(root, names)| Ok((root, names.map_err(|unlisted| self.failed(root, &unlisted))?))).collect()
     }
 
-    /// Keeps the names of secrets, and gives the folders below with permits for them; `None`: there are none.
+    /// Keeps the names of secrets, and returns the folders below with permits for them; `None`: there are none.
     fn next_level(&mut self, below: Vec<(usize, Names)>, record: &mut Record) -> Result<Option<Level>, Missed> {
         let mut named = Vec::new();
         for (root, names) in below {
@@ -202,7 +202,7 @@ impl Search<'_> {
         Ok(Some(Level { folders, permits, places }))
     }
 
-    /// A folder that was found, as it is asked for.
+    /// The request for a folder that was found.
     fn folder(&self, root: usize, name: String) -> Result<Folder, Missed> {
         let prefix = &self.plan.secrets[self.roots[root].place];
         let secret = self.pipeline.backends.catalogue().listed(prefix, &name);
@@ -225,7 +225,7 @@ impl Search<'_> {
         Err(refused(self.plan, denials, record))
     }
 
-    /// Permits for all that was found, and what the class itself names.
+    /// Permits for everything that was found, and for what the class itself names.
     fn leave_to_read(&self, plan: &Arc<Plan>, record: &mut Record) -> Result<Permits, Missed> {
         let denied = match self.grant(plan) {
             Ok(permits) => return permits,
@@ -236,14 +236,14 @@ impl Search<'_> {
         Err(refused(plan, plan.objects.iter().map(|object| (object, of(object))), record))
     }
 
-    /// Policy's word on each secret of a plan: permits for all, or what is denied.
+    /// The policy's decision on each secret of a plan: permits for all, or the denials.
     fn grant(&self, plan: &Arc<Plan>) -> Result<Result<Permits, Missed>, HashMap<usize, Denial>> {
         let pod = self.permits.pod();
         let granted = self.pipeline.policy.of(pod).grant(plan)?;
         Ok(granted.permits(pod, plan).ok_or(Missed::Failed(MountError::Internal)))
     }
 
-    /// The plan with a part for each name. What it takes is paid for before it is made.
+    /// The plan with a part for each name. It is paid for before it is made.
     async fn put_in(&mut self) -> Result<(Plan, Spent), Missed> {
         let roots = std::mem::take(&mut self.roots);
         let names: usize = roots.iter().map(|root| root.names.len() * root.objects.len()).sum();
@@ -256,7 +256,7 @@ impl Search<'_> {
         Ok((put.map_err(|failures| Missed::Failed(MountError::Fetch(failures)))?, spent))
     }
 
-    /// Work over so many bytes of names, for each pattern that they are held against.
+    /// Work on this many bytes of names, for each pattern that they are compared with.
     async fn work<T: Send + 'static>(&self, bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Missed> {
         let patterns: usize = self.plan.bulk().map(patterns).sum();
         let bytes = bytes.saturating_mul(1 + patterns);
@@ -289,17 +289,17 @@ impl Search<'_> {
 
 // === what is paid ===
 
-/// About how often a name is looked at for an object.
+/// About how often a name is looked at for one object.
 fn patterns(object: &Object) -> usize {
     object.below.as_ref().map_or(0, |below| 1 + below.include.len() + below.exclude.len())
 }
 
-/// About what a copy of an object takes, in bytes.
+/// About how many bytes a copy of an object needs.
 fn weight(object: &Object) -> usize {
     size_of::<Object>() + object.parts.len() * size_of::<Part>() + object.below.as_ref().map_or(0, |below| below.weight())
 }
 
-/// About what the texts of the secrets below a prefix take, in bytes.
+/// About how many bytes the texts of the secrets below a prefix need.
 fn texts(plan: &Plan, root: &Root) -> usize {
     let folder = &plan.secrets[root.place];
     let login: usize = folder.login.said().iter().map(|(_, text)| text.len()).sum();
@@ -307,9 +307,9 @@ fn texts(plan: &Plan, root: &Root) -> usize {
     root.names.len() * (SECRET + 2 * folder.name.as_str().len() + login) + 4 * of_names * (1 + root.objects.len())
 }
 
-// === what is told ===
+// === what is reported ===
 
-/// Denials of what was found are counted; those of what the class names are told as they are.
+/// Denials of found secrets are counted; denials of secrets that the class names are reported in full.
 fn refused<'o>(plan: &Plan, denied: impl Iterator<Item = (&'o Object, Vec<&'o Denial>)>, record: &mut Record) -> Missed {
     let (mut whole, mut told) = (Vec::new(), Vec::new());
     for (object, denials) in denied {
@@ -325,7 +325,7 @@ fn refused<'o>(plan: &Plan, denied: impl Iterator<Item = (&'o Object, Vec<&'o De
     Missed::Failed(MountError::Policy(told))
 }
 
-/// The failures that no object excuses. Of what the store denies below a prefix, the names are not told.
+/// The failures that no object allows. Below a prefix, the names that the store denies are not reported.
 fn told(plan: &Plan, failed: &HashMap<usize, BackendError>) -> Vec<FetchFailure> {
     let mut told = Vec::new();
     for object in &plan.objects {

@@ -1,7 +1,8 @@
-//! A volume that is written without a mount, because a file changed that its secrets come from.
+//! Writes a volume without a mount, because a file has changed that its secrets come from.
 //!
-//! It is a mount's walk without a request: the class is the last mount's, the Pod's identity must still stand, and policy decides again. Then
-//! the secrets are fetched and rendered as for a mount, under the same limits. Where the volume has these files already, nothing is said.
+//! It takes the same steps as a mount, without a request: the class is the last mount's, the Pod's identity must still be valid, and the
+//! policy decides again. Then the secrets are fetched and rendered as for a mount, with the same limits. If the volume has these files
+//! already, nothing is reported.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use crate::budget::{Payer, Purse};
 use crate::model::PodTokens;
 use crate::steps::{self, Steps};
 
-/// How long a change may take: its volume waits for the next mount then.
+/// How long a change may take: after that its volume waits for the next mount.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// What a change comes to before anything is written.
+/// The result of a change before anything is written.
 enum Walked {
-    /// A mount of the volume is under way: it writes what there is now.
+    /// A mount of the volume is under way: it writes the present secrets.
     Overtaken,
     /// The volume has these files already.
     Same,
@@ -27,7 +28,8 @@ enum Walked {
 }
 
 impl Pipeline {
-    /// Writes the volume if its secrets changed. What fails leaves the former files, and is said once: in the audit, the log and the metrics.
+    /// Writes the volume if its secrets changed. After a failure the former files stay; it is reported once: in the audit, the log and the
+    /// metrics.
     pub async fn change(&self, due: Due) {
         let (subject, began) = (Arc::clone(&due.subject), Instant::now());
         if *subject.configured != *self.backends.catalogue() || subject.limits != self.limits {
@@ -51,7 +53,7 @@ impl Pipeline {
         {
             return;
         }
-        // With the turn until it is noted.
+        // With the turn, until the result is noted.
         let handed = self.hand_over(ready, &mut record, &cx).await;
         self.metrics.change(handed.as_ref().err().map(|error| error.code().as_str()));
         match handed {
@@ -68,7 +70,7 @@ impl Pipeline {
         }
     }
 
-    /// Up to the write, which is left to the caller. All of it under the volume's turn but the wait for a place.
+    /// Everything up to the write, which the caller does. All of it happens in the volume's turn, except the wait for a place.
     async fn walk_change(&self, due: &Due, cx: &MountContext, record: &mut Record) -> Result<Walked, MountError> {
         let Subject { pod, target, plan, permission, proof, class, .. } = &*due.subject;
         let overloaded = || self.refuse("place", MountError::Overloaded { waited: cx.arrived.elapsed() });
@@ -95,7 +97,7 @@ impl Pipeline {
     }
 }
 
-/// Whether only another mount can help: the identity has ended, or the volume is gone.
+/// Whether only another mount can help: the identity has expired, or the volume is gone.
 fn is_final(error: &MountError) -> bool {
     match error {
         MountError::Identity(_) => true,

@@ -1,4 +1,4 @@
-//! Why a mount failed: a variant a step. Its `Display` is the message a user reads in `kubectl describe pod`.
+//! Why a mount failed: one variant per step. Its `Display` is the message that a user reads in `kubectl describe pod`.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::model::{ClassFaults, Code, FaultList, Label, MAX_FAULTS, RequestFault
 use crate::policy::Denial;
 use crate::render::RenderFault;
 
-/// The longest message in bytes: over about 8 KiB can be lost on the way, and the driver adds its own words.
+/// The longest message in bytes: messages over about 8 KiB can be lost on the way, and the driver adds its own words.
 const MAX_MESSAGE: usize = 4096;
 
 #[derive(Debug)]
@@ -36,13 +36,13 @@ pub enum MountError {
     TimedOut {
         after: Duration,
     },
-    /// It would hold more bytes than any mount may.
+    /// It would need more bytes than any mount may hold.
     TooMuch {
         most: usize,
     },
 }
 
-/// An object whose secret could not be had.
+/// An object whose secret Keyferry could not get.
 #[derive(Debug)]
 pub struct FetchFailure {
     pub label: Label,
@@ -50,7 +50,7 @@ pub struct FetchFailure {
 }
 
 impl MountError {
-    /// The code of the first thing that is wrong.
+    /// The code of the first fault.
     pub fn code(&self) -> Code {
         match self {
             Self::Audit(_) => Code::AuditUnavailable,
@@ -68,7 +68,7 @@ impl MountError {
         }
     }
 
-    /// The message for the node's admin: it may name the node's paths, which a class's author has no business with.
+    /// The message for the node's admin: it may name the node's paths, which the class's author must not see.
     pub fn in_full(&self) -> String {
         match self {
             Self::Fetch(failures) => {
@@ -91,7 +91,7 @@ impl MountError {
         }
     }
 
-    /// How many faults there are whose words nobody kept.
+    /// How many faults there are without a text.
     fn unkept(&self) -> usize {
         match self {
             Self::Class(ClassFaults(faults)) => faults.more(),
@@ -111,7 +111,7 @@ impl MountError {
         }
     }
 
-    /// The messages of its faults, and how many more there are. Only so many are made as can be told: a class may have hundreds of faults.
+    /// The messages of its faults, and how many more there are. Only as many are made as can be shown: a class may have hundreds of faults.
     fn parts(&self) -> (Vec<String>, usize) {
         fn first<T>(faults: &[T], told: impl Fn(&T) -> String) -> (Vec<String>, usize) {
             (faults.iter().take(MAX_FAULTS + 1).map(told).collect(), faults.len().saturating_sub(MAX_FAULTS + 1))
@@ -128,7 +128,7 @@ impl MountError {
             Self::Internal => {
                 "a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)".to_owned()
             }
-            Self::NoRoom => "there is no room for this call now: other calls that wait have taken what there is (many Pods start at once; \
+            Self::NoRoom => "there is no room for this call now: other waiting calls have taken all of it (many Pods start at once; \
                              kubelet tries again by itself)"
                 .to_owned(),
             Self::Overloaded { waited } => {
@@ -156,7 +156,7 @@ impl MountError {
     }
 }
 
-/// `<Code>: <first>; <second> ...`, cut at 4 KiB with the number of what was left out.
+/// `<Code>: <first>; <second> ...`, cut at 4 KiB, with the number of faults that were left out.
 impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (parts, more) = self.parts();
@@ -166,13 +166,13 @@ impl fmt::Display for MountError {
 
 impl std::error::Error for MountError {}
 
-/// `more` faults have no words.
+/// `more` faults have no text.
 fn bounded(code: Code, parts: &[String], more: usize) -> String {
-    /// What `; ... and 100000 more` takes.
+    /// The length of `; ... and 100000 more`.
     const ROOM: usize = 32;
     let mut message = format!("{code}: ");
     for (at, part) in parts.iter().enumerate() {
-        // Names of secrets and fields may have what nobody sees, and it would change how the rest of the line reads.
+        // Names of secrets and fields may have invisible characters, which would change how the rest of the line looks.
         let part = &visible(part);
         let separator = if at == 0 { "" } else { "; " };
         let space = (MAX_MESSAGE - ROOM).saturating_sub(message.len());

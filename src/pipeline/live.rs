@@ -1,7 +1,7 @@
-//! The volumes that Pods have on this node, as their last mounts went: for the metrics and for `keyferry status`.
+//! The volumes that Pods have on this node, by their last mounts: for the metrics and for `keyferry status`.
 //!
-//! kubelet asks for a volume about once a minute, and tells nobody when it is gone. So one that was not asked for in 10 minutes, or whose
-//! Pod's folder is gone, is forgotten. The table is shared by namespace: one that has many volumes pushes out its own.
+//! kubelet asks for a volume about once per minute, and reports to nobody when it is gone. So Keyferry forgets a volume for which nobody
+//! asked in 10 minutes, or whose Pod's folder is gone. Namespaces share the table: a namespace with many volumes loses its own first.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,17 +15,17 @@ use crate::events::Said;
 use crate::model::{Code, PodClaims};
 use crate::shelf::Shelf;
 
-/// A volume that nobody asked for in this time is forgotten.
+/// A volume for which nobody asked in this time is forgotten.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
-/// What all volumes weigh together in the tests, in bytes.
+/// The weight of all volumes together in the tests, in bytes.
 #[cfg(test)]
 const BYTES: usize = 1024 * 1024;
 
-/// What a volume weighs besides its names, in bytes.
+/// The weight of a volume without its names, in bytes.
 const VOLUME: usize = 512;
 
-/// The longest names of one volume in bytes. Those of Kubernetes, with the longest path of Linux, have less.
+/// The longest names of one volume in bytes. Names of Kubernetes with the longest path of Linux are shorter.
 const MAX_NAMES: usize = 8 * 1024;
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Live {
     folders: Mutex<HashSet<String>>,
 }
 
-/// Names a volume: by its target path, which is its own.
+/// Identifies a volume: by its target path, which no other volume has.
 #[derive(Debug)]
 pub(super) struct Whose {
     pub pod: Arc<PodClaims>,
@@ -50,23 +50,23 @@ pub struct Volume {
     pub class: Option<Arc<str>>,
     /// Why its last mount failed; `None`: it was delivered.
     pub code: Option<Code>,
-    /// Since when its mounts end so.
+    /// Since when its mounts end like this.
     pub since: Timestamp,
     /// When it was last delivered, as far as this process knows.
     pub delivered: Option<Timestamp>,
-    /// When the store was asked for the oldest answer that it has because the store is out.
+    /// When the store gave the oldest answer that the volume has because the store is out.
     pub stale: Option<Timestamp>,
-    /// And when the first of them has used up half of its time.
+    /// And when the first of them passed half of its time.
     pub half: Option<Timestamp>,
     /// When its last mount arrived.
     pub asked: Instant,
 }
 
-/// A volume, and what there may be to tell of it.
+/// A volume, and what may be reported about it.
 #[derive(Debug)]
 struct Tracked {
     volume: Volume,
-    /// Whether a token has proven that it is this Pod's.
+    /// Whether a token has proven that this Pod has the volume.
     proven: bool,
     troubles: Troubles,
 }
@@ -76,26 +76,26 @@ struct Tracked {
 pub struct Counts {
     pub current: usize,
     pub failing: usize,
-    /// Delivered with an answer of before, because a store is out.
+    /// Delivered with an earlier answer, because a store is out.
     pub stale: usize,
     /// The earliest of the last deliveries.
     pub oldest: Option<Timestamp>,
-    /// The oldest answer that a volume has because a store is out.
+    /// When the store gave the oldest answer that a volume has because the store is out.
     pub oldest_stale: Option<Timestamp>,
-    /// When the first of them has used up half of its time.
+    /// When the first of them passed half of its time.
     pub half: Option<Timestamp>,
 }
 
 // === impl Live ===
 
 impl Live {
-    /// For volumes that weigh so many bytes together: 800 bytes each, with names of usual length.
+    /// For volumes that weigh this many bytes together: 800 bytes each, with names of usual length.
     pub fn of_bytes(bytes: usize) -> Self {
         Self { volumes: Mutex::new(Shelf::of_bytes(bytes)), folders: Mutex::default() }
     }
 
-    /// A mount was answered. How many volumes have no place in the table for it, this one or others of its namespace. `tell` is given what
-    /// there is to tell of the volume at its Pod, which a token has proven then; it waits for nothing.
+    /// A mount was answered. Returns how many volumes have no place in the table for it: this one, or others of its namespace. `tell` gets
+    /// what may be reported at the volume's Pod, which a token has proven then; it waits for nothing.
     pub(super) fn note(
         &self,
         whose: &Whose,
@@ -138,15 +138,15 @@ impl Live {
         counts
     }
 
-    /// Each of them, in no order.
+    /// Each of them, in any order.
     pub fn all(&self) -> Vec<Volume> {
         let mut volumes = self.lock();
         forget_old(&mut volumes, Instant::now());
         volumes.values().map(|tracked| tracked.volume.clone()).collect()
     }
 
-    /// Takes up a look at kubelet's folder of Pods. Only a folder that was seen at the look before can be missed, and not while there is none
-    /// at all: kubelet has just started, or its folder is not mounted.
+    /// Uses a look at kubelet's folder of Pods. Keyferry forgets only volumes whose folder was seen at the look before. It forgets none
+    /// while there is no folder at all: kubelet has just started, or its folder is not mounted.
     pub fn looked(&self, present: HashSet<String>) {
         if present.is_empty() {
             return;
@@ -159,7 +159,7 @@ impl Live {
         *folders = present;
     }
 
-    /// Nothing that is done under the lock panics.
+    /// No code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, Shelf<Arc<str>, Tracked>> {
         self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,7 +178,7 @@ impl Tracked {
         Self { volume, proven: how.proven, troubles: Troubles::default() }
     }
 
-    /// A mount that fails before its token is looked at proves nothing, and takes nothing back.
+    /// A mount that fails before its token is checked proves nothing, and changes no earlier proof.
     fn prove(&mut self, pod: &PodClaims, how: Ended) {
         let same = *self.volume.pod == *pod;
         self.proven = same && (how.proven || (self.proven && how.code.is_some()));
@@ -198,7 +198,7 @@ impl Volume {
         now.saturating_duration_since(self.asked) >= FORGOTTEN
     }
 
-    /// After a failure it has what it had.
+    /// After a failure the volume has the same files as before.
     fn ask(&mut self, Ended { code, stale, proven: _ }: Ended, asked: Instant, now: Timestamp) {
         self.asked = asked;
         if code.is_none() {
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(names, ["elsewhere", "web-1"], "what was never seen is not missed");
     }
 
-    /// One namespace makes as many volumes as it likes: the table stays bounded, and the others keep theirs.
+    /// One namespace makes as many volumes as it likes: the table keeps its limit, and the others keep theirs.
     #[tokio::test(start_paused = true)]
     async fn a_namespace_with_many_volumes_pushes_out_its_own() {
         let live = Live::of_bytes(BYTES);
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!((noted(&live, &long, Ended::default(), 2), live.count().current), (1, 20 + of("evil")));
     }
 
-    /// Whoever says that a volume is a Pod's, only a token makes an Event of it; and one Pod's token none of another's.
+    /// Anybody may claim that a volume belongs to a Pod; only a token makes an Event of it, and never for another Pod.
     #[tokio::test(start_paused = true)]
     async fn only_of_a_pod_that_a_token_has_proven_there_is_something_to_tell() {
         let live = Live::of_bytes(BYTES);
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(told(&web, proven(stale)), 1);
         assert_eq!(told(&web, stale), 0, "and says so again");
         assert_eq!(told(&web, proven(stale)), 1);
-        // Another's name for the same volume, with a token of its own.
+        // Another Pod's name for the same volume, with its own token.
         let other = Whose { pod: whose("shop", "web-1").pod, class: None, target: Arc::clone(&web.target) };
         assert_eq!((told(&other, proven(stale)), told(&other, stale)), (0, 0));
         assert_eq!(told(&web, proven(stale)), 1);
@@ -366,10 +366,10 @@ mod tests {
         assert_eq!(told(&other, failed), 0);
     }
 
-    /// With all that a node's Pods can have, a volume takes no more memory than it counts.
+    /// With the most that a node's Pods can have, a volume needs no more memory than it counts.
     #[test]
     fn a_volume_counts_what_it_takes() {
-        // Its place in two maps, and the counts and lengths of the texts that it keeps.
+        // Its place in two maps, and the counts and lengths of its texts.
         let texts = 2 * 16 + size_of::<PodClaims>() + 16;
         // Two flags with their counts.
         let flags = 2 * 32;

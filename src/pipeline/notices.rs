@@ -1,6 +1,6 @@
-//! What is told of a volume at its Pod: the words of its Events.
+//! The notes of Events about a volume, at its Pod.
 //!
-//! A failure is told as the mount told it, which `kubectl describe pod` shows anyway. The other notes have a class's name and times.
+//! The note of a failure is the mount's message, which `kubectl describe pod` shows anyway. The other notes have a class's name and times.
 
 use jiff::Timestamp;
 use tokio::time::Duration;
@@ -13,7 +13,7 @@ use crate::model::quoted;
 use crate::telemetry::EventOutcome;
 
 impl Pipeline {
-    /// Puts it on the board, if Events are told and there is a place for it.
+    /// Puts it on the board, if Events are sent and there is a place for it.
     pub(super) fn notice(&self, whose: &Whose, change: Change, error: Option<&MountError>, now: Timestamp) -> Option<Said> {
         self.teller.as_ref()?;
         let note = || note(whose, change, error);

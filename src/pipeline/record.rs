@@ -1,4 +1,4 @@
-//! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
+//! The content of the audit line, gathered step by step: after an early failure the rest stays as it was.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -20,14 +20,14 @@ use crate::render::Rendered;
 pub(super) struct Record {
     event: Event,
     tenant: Option<Tenant>,
-    /// What was given because a store is out.
+    /// The answers that were given because a store is out.
     stale: Option<Stale>,
-    /// What the line says of the class whatever becomes of the mount; `None`: there is no mount.
+    /// What the line says about the class, however the mount ends; `None`: there is no mount.
     class: Option<Gist>,
     told: Told,
 }
 
-/// What there is to say of the objects. They are told one by one only for a line that is written: a warm mount is counted.
+/// The facts about the objects. They are written one by one only for a line that is written: a repeated mount is counted.
 #[derive(Debug)]
 enum Told {
     /// The class is not known.
@@ -37,7 +37,7 @@ enum Told {
     Delivered(Box<Facts>),
 }
 
-/// What a mount delivers. `secrets` and `versions` stand beside the plan's secrets.
+/// What a mount delivers. `secrets` and `versions` are in the order of the plan's secrets.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub permits: Permits,
@@ -68,7 +68,7 @@ impl Record {
         Self { event, tenant: None, stale: None, class: None, told: Told::Nothing }
     }
 
-    /// Of a volume that no mount has asked for.
+    /// For a volume that no mount has asked for.
     pub(super) fn of_change(cx: &MountContext, now: Timestamp, subject: &Subject) -> Self {
         let Subject { pod, claims, class, target, plan, .. } = subject;
         let mut record = Self::new(cx, now);
@@ -89,23 +89,23 @@ impl Record {
         self.event.target = Some(Arc::clone(&request.target_path));
     }
 
-    /// Whose mount it is, as far as it is known; otherwise nobody's.
+    /// The mount's tenant, as far as it is known; otherwise no tenant.
     pub(super) fn tenant(&self) -> Tenant {
         self.tenant.clone().unwrap_or_else(|| Tenant::from(""))
     }
 
-    /// Which volume it is for; `None`: the call could not be read.
+    /// The volume of the mount; `None`: the call could not be read.
     pub(super) fn whose(&self) -> Option<Whose> {
         let Event { pod, class, target, .. } = &self.event;
         Some(Whose { pod: pod.clone()?, class: class.clone(), target: target.clone()? })
     }
 
-    /// What was given because a store is out.
+    /// The answers that were given because a store is out.
     pub(super) fn stale(&self) -> Option<Stale> {
         self.stale
     }
 
-    /// Whether a token has proven whose mount it is.
+    /// Whether a token has proven the mount's Pod.
     pub(super) fn is_proven(&self) -> bool {
         self.event.verified
     }
@@ -116,7 +116,7 @@ impl Record {
         self.told = Told::Withheld(Arc::clone(plan));
     }
 
-    /// What the class comes to for this mount.
+    /// The class's plan for this mount.
     pub(super) fn expanded(&mut self, plan: &Arc<Plan>) {
         self.told = Told::Withheld(Arc::clone(plan));
     }
@@ -157,12 +157,12 @@ impl Record {
         self.event.milliseconds = (time.as_secs_f64() * 1e6).round() / 1e3;
     }
 
-    /// All that tells whether this says what the volume's last mount said: without the objects.
+    /// What is needed to see whether this mount says the same as the volume's last one: without the objects.
     pub(super) fn in_brief(&self) -> &Event {
         &self.event
     }
 
-    /// Everything, of a mount that ended so.
+    /// Everything, for a mount that ended like this.
     pub(super) fn event(&self, error: Option<&MountError>) -> Event {
         let mut event = Event { objects: self.told.objects(), ..self.event.clone() };
         if let Some(error) = error {
@@ -195,7 +195,7 @@ fn mark_failed(objects: &mut [ObjectEvent], error: &MountError) {
         | MountError::TooMuch { .. } => Vec::new(),
     };
     for object in objects {
-        // What was ready to be delivered, and then was not.
+        // It was ready to be delivered, but then was not.
         if failed.contains(&object.object) || object.outcome == Outcome::Delivered {
             object.outcome = Outcome::Failed;
         }
@@ -218,7 +218,7 @@ impl Told {
 // === impl Facts ===
 
 impl Facts {
-    /// Files and plan are in one order: what an object has is in a row.
+    /// Files and plan have the same order: an object's files are in a row.
     fn objects(&self) -> Vec<ObjectEvent> {
         let Self { permits, rendered, .. } = self;
         let plan = permits.plan();
@@ -246,8 +246,8 @@ impl Facts {
         objects
     }
 
-    /// What there is to say of an object besides its files. A secret that another one stood in for has no version; what was not asked for is
-    /// not told.
+    /// The facts about an object, without its files. If another secret replaced it, it has no version; a secret that was not requested is
+    /// not in the line.
     fn delivered(&self, object: &Object) -> ObjectEvent {
         let Self { permits, secrets, versions, .. } = self;
         let plan = permits.plan();
@@ -272,19 +272,19 @@ impl Facts {
     }
 }
 
-/// All of [`Facts::objects`] that the class does not say.
+/// All of [`Facts::objects`] that does not follow from the class.
 impl Hash for Facts {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { permits, secrets, versions, rendered } = self;
         let plan = permits.plan();
         permits.rules().hash(state);
         if !plan.prefixes.is_empty() {
-            // The class does not say what is below them.
+            // The class does not say what is below the prefixes.
             plan.secrets.hash(state);
         }
         for ((secret, fetched), version) in plan.secrets.iter().zip(secrets).zip(versions) {
             let by = fetched.as_ref().and_then(|fetched| by_another(fetched, secret));
-            // A letter for all that follows: no two secrets can be taken for others by what stands beside them.
+            // A letter marks each value that follows, so two different secrets never give the same input.
             state.write_u8(match fetched.as_ref().map(|fetched| &fetched.source) {
                 None => b'-',
                 Some(Source::Fresh { .. }) => b'f',
@@ -308,7 +308,7 @@ impl Hash for Facts {
     }
 }
 
-/// The backend that answered, where that is another one than was asked.
+/// The backend that answered, if it is another than the one that was asked.
 fn by_another<'f>(fetched: &'f Fetched, secret: &SecretRef) -> Option<&'f BackendName> {
     Some(&fetched.by).filter(|by| **by != secret.backend)
 }
@@ -349,7 +349,7 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
     }
 }
 
-/// The places of all secrets of an object but the first, and of what would be asked for instead of them.
+/// The places of all secrets of an object except the first, and of those that would be requested in their place.
 fn others<'p>(plan: &'p Plan, object: &'p Object) -> impl Iterator<Item = usize> + 'p {
     object.secrets().skip(1).chain(object.secrets().filter_map(|place| plan.instead.get(&place).copied()))
 }

@@ -1,5 +1,6 @@
-//! The log's lines about mounts that failed, and about classes and secrets that are not quite right. kubelet keeps 50 MiB of a container's output (`containerLogMaxSize`, `containerLogMaxFiles`), and a Pod
-//! that cannot start tries for ever: so that no namespace writes the others' lines out of it, each has a share.
+//! The log's lines about failed mounts, and about classes and secrets with warnings. kubelet keeps 50 MiB of a container's output
+//! (`containerLogMaxSize`, `containerLogMaxFiles`), and a Pod that cannot start tries again for ever. Each namespace has a share, so that
+//! none pushes the others' lines out.
 
 use std::fmt;
 use std::mem;
@@ -12,13 +13,13 @@ use super::{MountContext, MountError};
 use crate::model::Tenant;
 use crate::window::Window;
 
-/// Bytes of lines in an hour. A namespace alone on the node may write half of that.
+/// Bytes of lines in one hour. A namespace that is alone on the node may use half of it.
 const HOUR_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a line has besides its message, in bytes.
+/// The bytes of a line without its message.
 const LINE: usize = 200;
 
-/// How often it is said that lines were left out.
+/// How often the log reports that lines were left out.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
@@ -31,11 +32,11 @@ struct Lines {
     said: Option<Instant>,
 }
 
-/// What becomes of one line.
+/// What happens to one line.
 #[derive(Debug, Eq, PartialEq)]
 enum Fate {
     Written,
-    /// In its place it is said how many lines were left out.
+    /// Instead of the line, the log reports how many lines were left out.
     Counted(usize),
     LeftOut,
 }
@@ -43,7 +44,7 @@ enum Fate {
 // === impl Told ===
 
 impl Told {
-    /// `tenant` is nobody where the call did not say whose it is.
+    /// `tenant` is empty if the call did not say whose it is.
     pub(super) fn tell(&self, error: &MountError, tenant: &Tenant, cx: &MountContext) {
         let message = error.in_full();
         if self.may(tenant, message.len()) {
@@ -65,7 +66,7 @@ impl Told {
         }
     }
 
-    /// What is to be known of a class that is served all the same.
+    /// A warning about a class that is served all the same.
     pub(super) fn warn_of_class(&self, tenant: &Tenant, class: &str, warning: &impl fmt::Display) {
         let warning = warning.to_string();
         if self.may(tenant, class.len() + warning.len()) {
@@ -73,7 +74,7 @@ impl Told {
         }
     }
 
-    /// What is to be known of secrets that were delivered all the same.
+    /// A warning about secrets that were delivered all the same.
     pub(super) fn warn_of_secret(&self, tenant: &Tenant, class: &str, warning: &impl fmt::Display) {
         let warning = warning.to_string();
         if self.may(tenant, class.len() + warning.len()) {
@@ -81,16 +82,16 @@ impl Told {
         }
     }
 
-    /// Whether there is a share left for a line of so many bytes, besides what each has. Where there is none, it is said how many lines were
-    /// left out.
+    /// Whether the tenant has a share left for a line with this many bytes, in addition to the fixed part. If not, the log reports how many
+    /// lines were left out.
     fn may(&self, tenant: &Tenant, bytes: usize) -> bool {
         let fate = self.0.lock().unwrap_or_else(PoisonError::into_inner).fate(tenant, LINE + bytes, Instant::now());
         if let Fate::Counted(lines) = fate {
             tracing::warn!(
                 lines,
                 latest = %tenant,
-                "lines about mounts were left out: their namespaces have used up their share of the log for this hour (the metrics count \
-                 these mounts, and the audit tells of them)"
+                "lines about mounts were left out: their namespaces have used up their share of the log for this hour (the metrics \
+                 count these mounts, and the audit log shows them)"
             );
         }
         fate == Fate::Written

@@ -1,37 +1,37 @@
-//! What a volume's mounts come to over time, as far as its Pod's users should know of it: a rotation that fails for long, a start from a stale
+//! What a volume's mounts show over time, as far as its Pod's users should know: a rotation that fails for long, a start with a stale
 //! answer, and the end of either.
 //!
-//! Apart from [`live`](super::live), which says how a volume is now: here it is said when that is worth an Event. Something has an end only
-//! if its beginning was told.
+//! This is separate from [`live`](super::live), which says how a volume is now: here it is decided when that is worth an Event. The end of
+//! a trouble is reported only if its beginning was.
 
 use tokio::time::{Duration, Instant};
 
 use super::ended::{Ended, Stale};
 use crate::events::Said;
 
-/// A rotation that fails for so long is told. What passes by itself, such as a restart of the store, is over by then.
+/// A rotation that fails for this long is reported. Trouble that passes by itself, such as a restart of the store, has ended by then.
 const LONG: Duration = Duration::from_mins(10);
 
-/// Of one volume.
+/// The state of one volume.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Troubles {
-    /// It was delivered before, and its mounts fail since.
+    /// It was delivered before, and its mounts fail since then.
     failing: Option<Trouble>,
-    /// Its first delivery was stale, and all that followed were.
+    /// Its first delivery was stale, and all later ones too.
     started_stale: Option<Trouble>,
 }
 
 #[derive(Clone, Debug)]
 struct Trouble {
     since: Instant,
-    /// `None`: nobody was to be told so far, or there was no place for it.
+    /// `None`: no report was due so far, or there was no place for it.
     said: Option<Said>,
 }
 
-/// What there is to tell.
+/// What to report.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Change {
-    /// Its mounts fail no more, after so long.
+    /// Its mounts succeed again, after this long.
     Recovered {
         after: Duration,
     },
@@ -41,11 +41,11 @@ pub(super) enum Change {
 }
 
 impl Troubles {
-    /// Takes up how a mount ended. `had_files`: the volume was delivered before. `tell` gives what there is to tell to whoever tells it;
-    /// `None` from it: it is not told.
+    /// Notes how a mount ended. `had_files`: the volume was delivered before. `tell` gets the report and passes it on; if it returns
+    /// `None`, the report was not passed on.
     pub(super) fn note(&mut self, ended: &Ended, had_files: bool, asked: Instant, tell: &mut dyn FnMut(Change) -> Option<Said>) {
         if ended.code.is_some() {
-            // A first mount that fails is kubelet's to tell.
+            // kubelet itself reports a first mount that fails.
             if had_files {
                 self.failed(asked, tell);
             }

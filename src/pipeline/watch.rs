@@ -1,14 +1,14 @@
-//! The volumes that are written again when a file changes that their secrets come from: with `delivery: provider`, and where all secrets of
-//! a volume come from file vaults.
+//! The volumes that Keyferry writes again when a file changes that their secrets come from: with `delivery: provider`, and if all secrets
+//! of a volume come from file vaults.
 //!
-//! Apart from [`live`](super::live), which counts all volumes: of these, what is needed to write them without a mount is kept. That is the
-//! parsed class, the Pod as it was verified, and how long that holds; no token, and no value.
+//! This is separate from [`live`](super::live), which counts all volumes: here Keyferry keeps what it needs to write a volume without a
+//! mount. That is the parsed class, the verified Pod, and how long that is valid; no token, and no value.
 //!
-//! What is kept of a volume changes only while somebody has the volume's turn, or goes. A mount takes it out when it has the turn, and puts
-//! the new one in before it gives the turn away. So a change that has the turn knows the last mount's class.
+//! The kept data of a volume changes only while somebody has the volume's turn, or is removed. A mount takes it out when it has the turn,
+//! and puts the new data in before it gives the turn back. So a change that has the turn knows the last mount's class.
 //!
-//! **Which volumes are due.** A look notes when it saw that a file is another one than before. A volume is due if that was after the volume's
-//! secrets were last fetched. What is seen first counts as changed: nobody knows what it was before.
+//! **Which volumes are due.** A look notes when it saw that a file differs from before. A volume is due if that was after its secrets were
+//! last fetched. A file that is seen for the first time counts as changed: its former state is not known.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,28 +33,28 @@ use looks::{Files, Watched};
 /// The most volumes.
 const MOST: usize = 4096;
 
-/// A volume is written at most once in this time.
+/// The least time between two writes of a volume.
 const REST: Duration = Duration::from_secs(5);
 
-/// A volume that nobody asked for in this time is forgotten: kubelet asks about once a minute.
+/// A volume for which nobody asked in this time is forgotten: kubelet asks about once per minute.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
-/// Volumes that are written at once: few, so that mounts are not held up.
+/// The most volumes that are written at once: few, so that mounts do not wait for them.
 const AT_ONCE: usize = 16;
 
-/// What a volume and a file of it weigh besides texts and plan, in bytes.
+/// The weight of a volume and of one of its files in bytes, without texts and plan.
 const VOLUME: usize = 1024;
 const FILE: usize = 256;
 
-/// The volumes, and the files that they use. Shared by namespace: one that has many volumes pushes out its own.
+/// The volumes, and the files that they use. Namespaces share it: a namespace with many volumes loses its own first.
 #[derive(Debug)]
 pub struct Watch {
     table: Mutex<Table>,
-    /// Whether a volume may be due: a file changed, or something came or ended since.
+    /// Whether a volume may be due: a file has changed, or a volume or change came or ended since then.
     stirred: Arc<AtomicBool>,
-    /// Taken before a change's place among the mounts. No mount waits for one, so that nobody waits in a circle.
+    /// Taken before a change's place among the mounts. No mount waits for this, so no waiting in a circle is possible.
     turns: Turns,
-    /// Counts the changes, from a random number on: no id of a mount is the same, but by chance.
+    /// Counts the changes, from a random number on: a mount has the same id only by chance.
     requests: AtomicU64,
 }
 
@@ -62,7 +62,7 @@ pub struct Watch {
 struct Table {
     /// By target path.
     volumes: Shelf<Arc<str>, Entry>,
-    /// The least that a volume weighs: so there are at most [`MOST`].
+    /// The least weight of a volume: so there are at most [`MOST`].
     least: usize,
     files: Files,
 }
@@ -77,7 +77,7 @@ struct Entry {
     asked: Instant,
     at_work: bool,
     rests_until: Option<Instant>,
-    /// What its last change failed with, since its last mount: said once.
+    /// The error of its last change, since its last mount: reported once.
     said: Option<Code>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Subject {
     pub provider: Arc<str>,
     pub permission: FileMode,
     pub plan: Arc<Plan>,
-    /// What the plan was parsed by.
+    /// What the plan was parsed with.
     pub configured: Arc<Configured>,
     pub limits: MountLimits,
     pub proof: Proof,
@@ -102,17 +102,17 @@ pub(super) struct Subject {
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub subject: Subject,
-    /// Where its secrets are: a file for each.
+    /// The places of its secrets: one file for each.
     pub files: Vec<Located>,
     pub former: Former,
-    /// Of the plan, in bytes.
+    /// The weight of the plan, in bytes.
     pub plan_weight: usize,
-    /// Before its secrets were fetched.
+    /// A time before its secrets were fetched.
     pub fetched: Instant,
     pub asked: Instant,
 }
 
-/// A volume whose secrets may have changed. It is at work until this is dropped.
+/// A volume whose secrets may have changed. It is being worked on until this is dropped.
 #[derive(Debug)]
 #[must_use = "it is due again when it is dropped"]
 pub struct Due {
@@ -121,7 +121,7 @@ pub struct Due {
     tenant: Tenant,
 }
 
-/// The files of a volume whose mount is under way: what was seen of them is not forgotten meanwhile.
+/// The files of a volume whose mount is under way: what was seen of them is kept during that time.
 #[derive(Debug, Default)]
 pub(super) struct Former {
     _files: Vec<Arc<Watched>>,
@@ -139,14 +139,14 @@ pub(super) enum Ended {
 // === impl Watch ===
 
 impl Watch {
-    /// For volumes that weigh so many bytes together, with their files and plans.
+    /// For volumes that weigh this many bytes together, with their files and plans.
     pub fn of_bytes(bytes: usize) -> Self {
         let table = Table { volumes: Shelf::of_bytes(bytes), least: bytes.div_ceil(MOST), files: Files::default() };
         let (turns, first) = (Turns::new(AT_ONCE), RandomState::new().hash_one(bytes));
         Self { table: Mutex::new(table), stirred: Arc::default(), turns, requests: AtomicU64::new(first) }
     }
 
-    /// A mount has delivered this volume, and still has its turn. A namespace that has its share has no place for it.
+    /// A mount has delivered this volume, and still has its turn. If the namespace has used its share, there is no place for it.
     pub(super) fn keep(&self, delivered: Delivered) {
         let Delivered { subject, files, former, plan_weight, fetched, asked } = delivered;
         let texts = subject.target.len()
@@ -158,7 +158,7 @@ impl Watch {
         let mut table = self.lock();
         let files = files.into_iter().map(|at| table.files.get(at)).collect();
         let entry = Entry { subject, tenant: tenant.clone(), files, fetched, asked, at_work: false, rests_until: None, said: None };
-        // A file that nobody has looked at yet says so at its first look.
+        // The first look at a file reports it as changed.
         let is_due = entry.is_due();
         let weight = (VOLUME + 2 * texts + paths + plan_weight).max(table.least);
         let gone = table.volumes.put(tenant.as_str(), key, entry, weight, |_| false);
@@ -170,14 +170,14 @@ impl Watch {
         }
     }
 
-    /// Nothing is known of the volume until its next mount has delivered it.
+    /// Nothing is kept of the volume until its next mount has delivered it.
     pub(super) fn forget(&self, target: &str) -> Former {
         let mut table = self.lock();
         table.files.loosen();
         Former { _files: table.volumes.remove(target).map(|gone| gone.files).unwrap_or_default() }
     }
 
-    /// Forgets all volumes: the driver writes them from now on.
+    /// Forgets all volumes: from now on the driver writes them.
     pub fn clear(&self) {
         let mut table = self.lock();
         table.volumes.retain(|_| false);
@@ -189,7 +189,7 @@ impl Watch {
         self.lock().volumes.values().count()
     }
 
-    /// The looks to be made now: one for each folder whose last look has ended.
+    /// The looks that are due now: one for each folder whose last look has ended.
     pub fn looks(&self, now: Instant) -> Vec<Look> {
         let mut table = self.lock();
         let Table { volumes, files, .. } = &mut *table;
@@ -203,7 +203,7 @@ impl Watch {
         files.looks(&self.stirred)
     }
 
-    /// The volumes that may have changed, and are not at work.
+    /// The volumes that may have changed, and that nobody works on.
     pub fn due(self: &Arc<Self>, now: Instant) -> Vec<Due> {
         if !self.stirred.swap(false, Ordering::AcqRel) {
             return Vec::new();
@@ -220,12 +220,12 @@ impl Watch {
         due
     }
 
-    /// Turns at writing volumes that no mount has asked for.
+    /// Turns at the writing of volumes that no mount has asked for.
     pub fn turns(&self) -> &Turns {
         &self.turns
     }
 
-    /// Nothing that is done under the lock panics.
+    /// No code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,7 +234,7 @@ impl Watch {
 // === impl Table ===
 
 impl Table {
-    /// The entry, if it is still the one that the subject is of.
+    /// The entry, if it is still the one that the subject is from.
     fn entry(&mut self, subject: &Arc<Subject>) -> Option<&mut Entry> {
         self.volumes.find_mut(&*subject.target).filter(|entry| Arc::ptr_eq(&entry.subject, subject))
     }
@@ -258,12 +258,12 @@ impl Due {
         RequestId::new(self.watch.requests.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether this is what the last mount has left. Only for who has the volume's turn.
+    /// Whether this is still the data of the last mount. Only for the holder of the volume's turn.
     pub(super) fn is_current(&self) -> bool {
         self.watch.lock().entry(&self.subject).is_some()
     }
 
-    /// Notes how it ended, with what was fetched from `fetched` on. Whether that is to be said.
+    /// Notes how it ended; what was fetched is from `fetched` or later. Returns whether to report it.
     pub(super) fn note(&self, ended: Ended, fetched: Instant) -> bool {
         let mut table = self.watch.lock();
         let Some(entry) = table.entry(&self.subject) else { return true };

@@ -1,6 +1,7 @@
-//! Patterns of a rule's `pods`: of the names that Kubernetes gives, which have few characters. One that fits none is a rule for nobody.
+//! Patterns under a rule's `pods`, for names in Kubernetes, which allow few characters. If a pattern can match none of them, the rule is
+//! for nobody.
 
-/// What a pattern is for.
+/// The kind of name that a pattern is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Whose {
     Namespace,
@@ -8,7 +9,7 @@ pub(super) enum Whose {
 }
 
 impl Whose {
-    /// The longest name: a label's (RFC 1123), or that of a whole domain.
+    /// The longest name: that of a label (RFC 1123), or of a whole domain.
     const fn longest(self) -> usize {
         match self {
             Self::Namespace => 63,
@@ -24,7 +25,7 @@ impl Whose {
     }
 
     /// # Errors
-    /// No name of Kubernetes fits, with the right spelling where it can be told.
+    /// No name of Kubernetes can match it. The message has the right spelling if Keyferry can find it.
     pub(super) fn check(self, pattern: &str) -> Result<String, String> {
         if self.fits(pattern) {
             return Ok(pattern.to_owned());
@@ -37,7 +38,7 @@ impl Whose {
         Err(format!("{pattern:?} fits no {}; {remedy})", self.what()))
     }
 
-    /// Whether a name of Kubernetes could be what it describes.
+    /// Whether a name of Kubernetes could match it.
     fn fits(self, pattern: &str) -> bool {
         let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '*';
         let is_inner = |c: char| is_end(c) || c == '-' || c == '.' && self == Self::ServiceAccount;

@@ -1,7 +1,7 @@
-//! What a class may say about how a backend is entered: `classMay` of that backend.
+//! What a class may set for a backend's login: `classMay` of that backend.
 //!
-//! A role or an address in a class is a request of whoever wrote it. The backend's configuration says which are granted; all else is
-//! refused, as a secret without a rule is.
+//! A role or an address in a class is a request of the class's author. The backend's configuration says which are granted; all others are
+//! refused, like a secret without a rule.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct ClassMay {
     tls_dir: Option<PathBuf>,
 }
 
-/// Any role, and nothing else: the store itself says which role a Pod's token may have.
+/// Any role, and nothing else: the store itself decides which role a Pod's token may have.
 impl Default for ClassMay {
     fn default() -> Self {
         Self { patterns: BTreeMap::from([(LoginKey::Role, vec!["*".to_owned()])]), tls: false, tls_dir: None }
@@ -34,8 +34,8 @@ impl Default for ClassMay {
 }
 
 impl ClassMay {
-    /// Reads the mapping; a key that it does not have keeps its default. A pattern that grants nothing is a fault: `spelled` gives the one
-    /// spelling of what a class says under a key, or why it cannot say it.
+    /// Reads the mapping; a key that is absent keeps its default. It is a fault if a pattern grants nothing: `spelled` gives the normal
+    /// spelling of a class's text under a key, or why it is not possible.
     pub fn parse(reader: &mut Reader<'_>, spelled: impl Fn(LoginKey, &str) -> Result<String, String>, faults: &mut Faults) -> Self {
         let mut may = Self::default();
         for key in LISTS {
@@ -49,23 +49,23 @@ impl ClassMay {
         may.tls = reader.boolean(LoginKey::Tls.as_str(), faults).unwrap_or(false);
         may.tls_dir = reader.parsed(LoginKey::TlsDir.as_str(), faults, folder);
         if let (Some(node), false) = (reader.get(LoginKey::TlsDir.as_str()), may.tls) {
-            faults.add(node.at, reader.path(LoginKey::TlsDir.as_str()), "goes with tls: true (set that, or remove it)");
+            faults.add(node.at, reader.path(LoginKey::TlsDir.as_str()), "needs tls: true (set that, or remove it)");
         }
         may
     }
 
-    /// The folder that every file of a class must be below. `None`: a class may name no file.
+    /// The folder that must contain every file of a class. `None`: a class may name no file.
     pub fn tls_dir(&self) -> Option<&Path> {
         self.tls_dir.as_deref()
     }
 
-    /// Grants these under a key as well.
+    /// Grants these too, under a key.
     pub fn and(mut self, key: LoginKey, patterns: &[&str]) -> Self {
         self.patterns.entry(key).or_default().extend(patterns.iter().map(|pattern| (*pattern).to_owned()));
         self
     }
 
-    /// Whether any class could say anything under this key.
+    /// Whether any class could set anything under this key.
     pub fn grants(&self, key: LoginKey) -> bool {
         match key {
             LoginKey::Tls => self.tls,
@@ -76,24 +76,24 @@ impl ClassMay {
         }
     }
 
-    /// What it grants under a key, as the configuration writes it.
+    /// What it grants under a key, as in the configuration.
     pub fn patterns(&self, key: LoginKey) -> &[String] {
         self.patterns.get(&key).map(Vec::as_slice).unwrap_or_default()
     }
 
     pub(super) fn allows(&self, key: LoginKey, value: &str, pod: &PodIdentity) -> bool {
-        // Whether a file is below the folder only its opening tells: here its name alone is known.
+        // Only the opening of a file shows whether it is below the folder: here only its name is known.
         if matches!(key, LoginKey::Tls | LoginKey::TlsDir) {
             return self.grants(key);
         }
-        // A socket is a path of the node: a pattern for servers (`**`) does not reach it.
+        // A socket is a path on the node: a pattern for servers (`**`) does not match it.
         let reaches = |pattern: &&String| pattern.starts_with(SOCKET) || !value.starts_with(SOCKET);
         let patterns = self.patterns(key).iter().filter(reaches).filter_map(|pattern| fill_in(pattern, pod));
         patterns.into_iter().any(|pattern| glob::matches_path(&pattern, value))
     }
 }
 
-/// Whether there is something that a class could say, and the pattern describes.
+/// Whether a class could write a text that the pattern matches.
 fn check(pattern: &str, spelled: impl Fn(&str) -> Result<String, String>) -> Result<String, String> {
     check_placeholders(pattern)?;
     check_seen(pattern)?;
@@ -104,11 +104,11 @@ fn check(pattern: &str, spelled: impl Fn(&str) -> Result<String, String>) -> Res
     let remedy = match spelled(pattern) {
         Ok(one) if !pattern.contains(['*', '$']) => format!("did you mean {one:?}?"),
         Err(problem) if !pattern.contains(['*', '$']) => problem,
-        // `*` stays within an element, and an address has several.
+        // `*` matches within one element, and an address has several.
         _ if pattern == "*" => "`**` is any; name what classes may say, such as https://bao.example:8200".to_owned(),
         _ => "write it as the configuration does, with `*` for any run of characters".to_owned(),
     };
-    Err(format!("{pattern:?} is nothing that a class can say ({remedy})"))
+    Err(format!("{pattern:?} is not something that a class can say ({remedy})"))
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {

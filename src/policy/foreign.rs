@@ -1,26 +1,26 @@
-//! What other programs read as a pattern and policy does not, and what nobody sees in a text. A rule with it would say nothing.
+//! Signs that are patterns in other programs but not in the policy, and invisible characters. A rule with one of them would match nothing.
 
-/// What is a class of characters, an alternative, an anchor or a "not" elsewhere.
+/// Elsewhere these mean a class of characters, an alternative, an anchor or a "not".
 const SIGNS: [char; 5] = ['!', '[', ']', '^', '|'];
 
 /// Checks one pattern.
 ///
 /// # Errors
-/// What in it would be taken for itself, and what to write instead.
+/// The sign that the policy would take literally, and what to write instead.
 pub(super) fn check(pattern: &str) -> Result<(), String> {
     check_seen(pattern)?;
     match pattern.split('/').find_map(sign) {
         Some(sign) => {
-            Err(format!("{pattern:?}: {sign:?} is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)"))
+            Err(format!("{pattern:?}: {sign:?} is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)"))
         }
         None => Ok(()),
     }
 }
 
-/// Checks that people see what the pattern says.
+/// Checks that people can see everything in the pattern.
 ///
 /// # Errors
-/// What they do not see.
+/// What they cannot see.
 pub(super) fn check_seen(pattern: &str) -> Result<(), String> {
     if pattern.contains(is_unseen) {
         return Err(format!("{pattern:?} has a character that nobody sees (remove it; `*` matches a name that has one)"));
@@ -31,7 +31,7 @@ pub(super) fn check_seen(pattern: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The name with `*` for what `check` refuses.
+/// The name with `*` in place of what `check` refuses.
 pub(super) fn widened(name: &str) -> String {
     let elements = name.split('/').map(|element| {
         let trimmed = element.trim();
@@ -42,14 +42,14 @@ pub(super) fn widened(name: &str) -> String {
     elements.collect::<Vec<_>>().join("/")
 }
 
-/// The part of an element that means more elsewhere.
+/// The part of an element that has a meaning in other programs.
 fn sign(element: &str) -> Option<&str> {
     let class = element.find('[').and_then(|from| Some(&element[from..=from + element[from..].find(']')?]));
     let alternative = || element.contains('|').then_some(element);
     class.or_else(alternative).or_else(|| element.starts_with(['!', '^']).then(|| &element[..1]))
 }
 
-/// Control characters, and those that are as wide as nothing or change the direction of what follows.
+/// Control characters, and characters that have no width or change the direction of the text after them.
 fn is_unseen(c: char) -> bool {
     c.is_control() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -74,11 +74,11 @@ mod tests {
             "files/x\ty",
         ];
         insta::assert_snapshot!(all.map(told).join("\n"), @r#"
-        "files/[abc]/x": "[abc]" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/(a|b)/x": "(a|b)" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/shop|bank/x": "shop|bank" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/!x": "!" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
-        "files/^x$": "^" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
+        "files/[abc]/x": "[abc]" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/(a|b)/x": "(a|b)" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/shop|bank/x": "shop|bank" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/!x": "!" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
+        "files/^x$": "^" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
         "files/x " has a blank at an end of an element (remove it; `*` matches a name that has one)
         "files/ x/y" has a blank at an end of an element (remove it; `*` matches a name that has one)
         "files/x\u{200b}" has a character that nobody sees (remove it; `*` matches a name that has one)

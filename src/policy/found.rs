@@ -1,7 +1,7 @@
-//! Prefixes: leave to list a folder, and what is told of the secrets that were found in it.
+//! Prefixes: permits to list a folder, and what is reported about the secrets in it.
 //!
-//! Who lists a folder learns which names are in it. So a rule has to allow all that can be below it: one that allows some of it is not
-//! enough. Then each secret that was found is decided for itself.
+//! A caller that lists a folder learns which names are in it. So a rule must allow everything that can be below it: a rule that allows a
+//! part is not enough. After that the policy decides on each found secret separately.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::glob;
 use crate::model::{SecretName, SecretRef};
 
 impl PodRules<'_> {
-    /// Decides a listing, as [`PodRules::decide`] does a secret.
+    /// Decides on a listing, as [`PodRules::decide`] does on a secret.
     pub(super) fn decide_below(&self, folder: &SecretRef) -> Result<usize, Denial> {
         let refused = self.denied_below(folder).or_else(|| self.stores.never_below(folder)).or_else(|| self.refused_login(folder));
         if let Some(because) = refused {
@@ -34,7 +34,7 @@ impl PodRules<'_> {
         self.find(|rule| rule.allowing(folder.verb()), covers)
     }
 
-    /// A deny that leaves nothing below. What denies a part is heard when its secrets are decided.
+    /// A deny that leaves nothing below. A deny for a part is checked with the secrets.
     fn denied_below(&self, folder: &SecretRef) -> Option<Because> {
         let members = self.stores.members(&folder.backend).iter().map(Some);
         [None].into_iter().chain(members).find_map(|member| {
@@ -57,7 +57,7 @@ impl Stores {
 }
 
 impl Denial {
-    /// What is told of the secrets below a prefix that are denied: how many, by which rule, and none of their names.
+    /// What is reported about the denied secrets below a prefix: how many, by which rule, and none of their names.
     pub fn of_found(folder: &SecretRef, denied: &[&Self]) -> Vec<Self> {
         let mut counts: BTreeMap<Option<usize>, (usize, &Self)> = BTreeMap::new();
         for denial in denied {
@@ -73,10 +73,10 @@ impl Denial {
     }
 }
 
-/// A secret below the folder, for who judges by names. `above`: how many folders it is in besides this one.
+/// An example of a secret below the folder, for checks that look at names. `above`: how many more folders it is in.
 fn sample_of(folder: &SecretRef, above: usize) -> SecretRef {
     let name = format!("{}{}x", folder.name, "x/".repeat(above));
-    // What is too long for a name is no shorter with another one at its end.
+    // A name that is too long does not become shorter with another end.
     SecretName::escapable(&name).map_or_else(|_| folder.clone(), |name| folder.with(|parts| parts.name = name))
 }
 
@@ -90,7 +90,7 @@ mod tests {
     use crate::policy::{Bounds, Own, Policy, Reserve};
     use crate::yaml::{self, Faults};
 
-    /// Whatever is below `sys` has to be spelled to the second element.
+    /// Everything below `sys` must be spelled up to the second element.
     fn judge(secret: &SecretRef, _: &str) -> Reserve {
         let elements: Vec<&str> = secret.name.as_str().split('/').collect();
         Reserve { spelled: if elements[0] == "sys" { vec![0, 1] } else { Vec::new() }, never: None }

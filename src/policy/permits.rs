@@ -1,22 +1,22 @@
-//! Leave to fetch. Apart, so that even policy's other parts make it in one place.
+//! Permits to fetch. They are in a separate file, so that even the policy's other parts make them only here.
 
 use std::sync::{Arc, Weak};
 
 use crate::model::{Plan, PodIdentity, SecretRef};
 
-/// What was decided of a plan, for all Pods of one ServiceAccount: each of its secrets is allowed by a rule. It holds as long as the policy
-/// that decided it. Only [`PodRules::grant`](super::PodRules::grant) makes one.
+/// The policy's decision on a plan, for all Pods of one ServiceAccount: a rule allows each of its secrets. It is valid as long as the
+/// policy that made it. Only [`PodRules::grant`](super::PodRules::grant) makes one.
 #[derive(Debug)]
 pub struct Granted {
     namespace: Arc<str>,
     service_account: Arc<str>,
-    /// While this is here, no other plan has its address.
+    /// While this exists, no other plan can have its address.
     plan: Weak<Plan>,
-    /// Beside the plan's secrets: the number of the rule that allows each.
+    /// In the order of the plan's secrets: the number of the rule that allows each.
     rules: Vec<usize>,
 }
 
-/// Leave to fetch the secrets of one plan for one Pod.
+/// The permit to fetch the secrets of one plan for one Pod.
 #[derive(Clone, Debug)]
 pub struct Permits {
     pod: Arc<PodIdentity>,
@@ -32,14 +32,14 @@ impl Granted {
         Arc::new(Self { namespace, service_account, plan: Arc::downgrade(plan), rules })
     }
 
-    /// For one Pod. `None`: what was decided is of another plan, or for another ServiceAccount.
+    /// For one Pod. `None`: the decision is about another plan, or for another ServiceAccount.
     pub fn permits(self: Arc<Self>, pod: &Arc<PodIdentity>, plan: &Arc<Plan>) -> Option<Permits> {
         let is_theirs = self.namespace == pod.namespace && self.service_account == pod.service_account;
         let fits = is_theirs && Weak::as_ptr(&self.plan) == Arc::as_ptr(plan);
         fits.then(|| Permits { pod: Arc::clone(pod), plan: Arc::clone(plan), granted: self })
     }
 
-    /// About what it costs to keep, in bytes.
+    /// About how many bytes it needs.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 512;
         FIXED + 2 * (self.namespace.len() + self.service_account.len()) + self.rules.len() * size_of::<usize>()
@@ -54,7 +54,7 @@ impl Permits {
         &self.pod
     }
 
-    /// What it is that they permit.
+    /// The plan that they are for.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -72,7 +72,7 @@ impl Permits {
         self.granted.rules[place]
     }
 
-    /// Those of all secrets.
+    /// The rules of all secrets.
     pub fn rules(&self) -> &[usize] {
         &self.granted.rules
     }

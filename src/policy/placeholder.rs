@@ -1,14 +1,13 @@
-//! What a pattern borrows from the Pod, and what looks as if it did: `$namespace` stands for nothing but itself, and a rule with it says
-//! nothing.
+//! The Pod's names in a pattern, and texts that only look like them: `$namespace` matches only itself, and a rule with it matches nothing.
 
 use super::foreign::widened;
 use crate::model::PodIdentity;
 use crate::nearest::nearest;
 
-/// What a pattern may borrow from the Pod.
+/// What a pattern may take from the Pod.
 const PLACEHOLDERS: [&str; 2] = ["${namespace}", "${serviceAccount}"];
 
-/// How other programs write a place for a value: what opens it, what closes it, and what it takes to be no part of a name.
+/// How other programs write a place for a value: what opens it, what closes it, and what shows that it is not a part of a name.
 const FORMS: [(&str, &str, Counts); 14] = [
     ("$${", "}", Counts::Always),
     ("${", "}", Counts::Always),
@@ -30,24 +29,24 @@ const FORMS: [(&str, &str, Counts); 14] = [
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Counts {
     Always,
-    /// With anything inside that reads as a word.
+    /// With any word inside.
     WithAWord,
-    /// With a word that is one of ours: `$web` and `<x>` may be parts of a name.
+    /// With a word that means one of our placeholders: `$web` and `<x>` may be parts of a name.
     WithOurs,
 }
 
-/// A place for a value as another program writes it.
+/// A place for a value, as another program writes it.
 struct Lookalike<'t> {
-    /// As it stands there.
+    /// The text as it is in the pattern.
     written: &'t str,
-    /// The placeholder that is likely meant.
+    /// The placeholder that is probably meant.
     meant: Option<&'static str>,
 }
 
-/// Whether all places for values in it are known ones.
+/// Checks that all places for values in it are known.
 ///
 /// # Errors
-/// What is none, with the right spelling where it can be told.
+/// The place that is not known, with the right spelling if Keyferry can find it.
 pub(super) fn check(pattern: &str) -> Result<(), String> {
     let Some(Lookalike { written, meant }) = lookalike(pattern) else { return Ok(()) };
     let remedy = match meant {
@@ -55,10 +54,10 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
         None if written.contains(',') => "there are no alternatives: write a pattern for each".to_owned(),
         None => format!("there are {}", PLACEHOLDERS.join(", ")),
     };
-    Err(format!("{pattern:?}: {written:?} is no placeholder ({remedy})"))
+    Err(format!("{pattern:?}: {written:?} is not a placeholder ({remedy})"))
 }
 
-/// The narrowest pattern that matches a name: `*` stands for what a pattern would read as something else.
+/// The narrowest pattern that matches a name: `*` replaces what a pattern would read as something else.
 pub fn literal(name: &str) -> String {
     let mut pattern = widened(&name.replace("${", "*{"));
     while let Some(Lookalike { written, .. }) = lookalike(&pattern) {
@@ -70,17 +69,17 @@ pub fn literal(name: &str) -> String {
     pattern
 }
 
-/// Whether it borrows something.
+/// Whether it takes something from the Pod.
 pub(super) fn borrows(text: &str) -> bool {
     PLACEHOLDERS.iter().any(|placeholder| text.contains(placeholder))
 }
 
-/// The pattern with something in the placeholders' stead.
+/// The pattern with something in place of the placeholders.
 pub(super) fn stand_in(pattern: &str, with: &str) -> String {
     PLACEHOLDERS.iter().fold(pattern.to_owned(), |text, placeholder| text.replace(placeholder, with))
 }
 
-/// The pattern with the Pod's names in it, taken literally: a name that could be read as a pattern makes the pattern match nothing.
+/// The pattern with the Pod's names in it, taken literally: if a name could be read as a pattern, the result matches nothing.
 pub(super) fn fill_in(pattern: &str, pod: &PodIdentity) -> Option<String> {
     let mut filled = pattern.to_owned();
     for (placeholder, value) in PLACEHOLDERS.iter().zip([&pod.namespace, &pod.service_account]) {
@@ -94,8 +93,8 @@ pub(super) fn fill_in(pattern: &str, pod: &PodIdentity) -> Option<String> {
     Some(filled)
 }
 
-/// Texts that the pattern matches: with one thing for all its `*`, and one for all its `**`. If none of them can be what is meant, nothing
-/// that it matches can. `across` is what stands for `**`, besides nothing at all.
+/// Texts that the pattern matches: with one text for all its `*`, and one for all its `**`. If none of them can be meant, nothing that it
+/// matches can. `across` replaces `**`, in addition to an empty text.
 pub(super) fn samples(pattern: &str, across: &[&str]) -> Vec<String> {
     const WITHIN: [&str; 4] = ["x", "1", "s", ""];
     let bare = stand_in(pattern, "x");
@@ -127,7 +126,7 @@ fn lookalike(pattern: &str) -> Option<Lookalike<'_>> {
     }
 }
 
-/// What begins here, if it is of this form.
+/// The place that begins here, if it has this form.
 fn within<'t>(text: &'t str, open: &str, close: &str, counts: Counts) -> Option<Lookalike<'t>> {
     let inner = text.strip_prefix(open)?;
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -190,27 +189,27 @@ mod tests {
             "files/:namespace/x",
         ];
         insta::assert_snapshot!(all.map(told).join("\n"), @r##"
-        "files/$namespace/**": "$namespace" is no placeholder (did you mean "files/${namespace}/**"?)
-        "files/{namespace}/**": "{namespace}" is no placeholder (did you mean "files/${namespace}/**"?)
-        "files/{{ .Namespace }}/**": "{{ .Namespace }}" is no placeholder (did you mean "files/${namespace}/**"?)
-        "files/$(serviceAccount)/x": "$(serviceAccount)" is no placeholder (did you mean "files/${serviceAccount}/x"?)
-        "files/${serviceaccount}/x": "${serviceaccount}" is no placeholder (did you mean "files/${serviceAccount}/x"?)
-        "files/${service_account}/x": "${service_account}" is no placeholder (did you mean "files/${serviceAccount}/x"?)
-        "files/<namespace>/x": "<namespace>" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/${namespcae}/x": "${namespcae}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "bao/kv/{{identity.entity.aliases.k8s.metadata.service_account_namespace}}/*": "{{identity.entity.aliases.k8s.metadata.service_account_namespace}}" is no placeholder (did you mean "bao/kv/${namespace}/*"?)
-        "files/$ns/x": "$ns" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/${pod}/x": "${pod}" is no placeholder (there are ${namespace}, ${serviceAccount})
-        "files/{db,web}": "{db,web}" is no placeholder (there are no alternatives: write a pattern for each)
-        "files/${/x": "${" is no placeholder (there are ${namespace}, ${serviceAccount})
-        "files/$${namespace}/x": "$${namespace}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/$$namespace/x": "$$namespace" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/%{namespace}/x": "%{namespace}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/#{ns}/x": "#{ns}" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/[namespace]/x": "[namespace]" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/__NAMESPACE__/x": "__NAMESPACE__" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/%NAMESPACE%/x": "%NAMESPACE%" is no placeholder (did you mean "files/${namespace}/x"?)
-        "files/:namespace/x": ":namespace" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/$namespace/**": "$namespace" is not a placeholder (did you mean "files/${namespace}/**"?)
+        "files/{namespace}/**": "{namespace}" is not a placeholder (did you mean "files/${namespace}/**"?)
+        "files/{{ .Namespace }}/**": "{{ .Namespace }}" is not a placeholder (did you mean "files/${namespace}/**"?)
+        "files/$(serviceAccount)/x": "$(serviceAccount)" is not a placeholder (did you mean "files/${serviceAccount}/x"?)
+        "files/${serviceaccount}/x": "${serviceaccount}" is not a placeholder (did you mean "files/${serviceAccount}/x"?)
+        "files/${service_account}/x": "${service_account}" is not a placeholder (did you mean "files/${serviceAccount}/x"?)
+        "files/<namespace>/x": "<namespace>" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/${namespcae}/x": "${namespcae}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "bao/kv/{{identity.entity.aliases.k8s.metadata.service_account_namespace}}/*": "{{identity.entity.aliases.k8s.metadata.service_account_namespace}}" is not a placeholder (did you mean "bao/kv/${namespace}/*"?)
+        "files/$ns/x": "$ns" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/${pod}/x": "${pod}" is not a placeholder (there are ${namespace}, ${serviceAccount})
+        "files/{db,web}": "{db,web}" is not a placeholder (there are no alternatives: write a pattern for each)
+        "files/${/x": "${" is not a placeholder (there are ${namespace}, ${serviceAccount})
+        "files/$${namespace}/x": "$${namespace}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/$$namespace/x": "$$namespace" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/%{namespace}/x": "%{namespace}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/#{ns}/x": "#{ns}" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/[namespace]/x": "[namespace]" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/__NAMESPACE__/x": "__NAMESPACE__" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/%NAMESPACE%/x": "%NAMESPACE%" is not a placeholder (did you mean "files/${namespace}/x"?)
+        "files/:namespace/x": ":namespace" is not a placeholder (did you mean "files/${namespace}/x"?)
         "##);
         for fine in [
             "files/${namespace}/${serviceAccount}",
@@ -226,7 +225,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a secret is called, a rule can be written for it.
+        /// A rule can be written for any secret's name.
         #[test]
         fn every_name_has_a_pattern(name in "[a$ns{}<>(*.,/ %#\\[\\]|!^:_]{1,12}|[ab]{0,2}(\\$\\{namespace\\}|\\{sa\\}|\\$ns|\\{\\{x\\}\\}|\\$\\(x\\)|__ns__|:sa|%ns%){1,3}[}{$]{0,2}") {
             let pattern = literal(&name);

@@ -1,5 +1,5 @@
-//! Patterns of a rule's lists, held against the stores that there are. One that names no store, or no name that its store could have, says
-//! nothing, and of a `deny` nobody would ever notice.
+//! Patterns in a rule's lists, compared with the existing stores. If a pattern names no store, or no name that its store could have, it
+//! does nothing; and with a `deny` nobody would ever notice.
 
 use std::fmt;
 use std::iter::once;
@@ -14,7 +14,7 @@ use crate::nearest::nearest;
 #[derive(Debug)]
 pub struct Named<'k> {
     pub name: &'k str,
-    /// `None`: its own entry has faults, and could be anything.
+    /// `None`: its own entry has faults, and its kind is not known.
     pub store: Option<Store<'k>>,
 }
 
@@ -24,35 +24,35 @@ pub type Canonical<'k> = Box<dyn Fn(&str) -> Result<SecretName, InvalidName> + '
 pub struct Store<'k> {
     /// As `Kind::canonical`.
     pub canonical: Canonical<'k>,
-    /// What stands before every name in the store's API, and is no part of any.
+    /// The text before every name in the store's API; it is not a part of a name.
     pub version: Option<&'static str>,
-    /// What some names have to end with; empty: nothing.
+    /// The required end of some names; empty: none.
     pub ending: &'static str,
     /// The first element of every name is one of these; empty: any.
     pub firsts: &'static [&'static str],
-    /// What every name begins with; empty: nothing in common.
+    /// The common beginning of every name; empty: none.
     pub namespace: String,
-    /// Whether anything there is ever asked for with the verb `update`.
+    /// Whether anything there is ever requested with the verb `update`.
     pub updates: bool,
 }
 
 /// Checks one pattern, of `update` or of another list.
 ///
 /// # Errors
-/// What is wrong with it, with the right spelling where it can be told.
+/// What is wrong with it, with the right spelling if Keyferry can find it.
 pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Result<String, String> {
     check_one(pattern, backends)?;
     check_placeholders(pattern)?;
     foreign::check(pattern)?;
     let bare = stand_in(pattern, "x");
     if !bare.contains('/') || bare.split('/').any(str::is_empty) {
-        return Err(format!("{pattern:?} is no <backend>/<name> pattern ({})", slashes(pattern)));
+        return Err(format!("{pattern:?} is not a <backend>/<name> pattern ({})", slashes(pattern)));
     }
     if bare.split('/').any(|element| element != "**" && element.contains("**")) {
-        return Err(format!("{pattern:?}: `**` stands alone between slashes (such as files/**/db); within an element write `*`"));
+        return Err(format!("{pattern:?}: `**` must be alone between slashes (such as files/**/db); within an element write `*`"));
     }
     check_escapes(pattern)?;
-    // Where an entry has faults, its own have to be mended first.
+    // If an entry has faults, these must be corrected first.
     let meant = meant(pattern, backends)?.into_iter().map(|backend| Some((backend.name, backend.store.as_ref()?)));
     let Some(stores) = meant.collect::<Option<Vec<_>>>() else { return Ok(pattern.to_owned()) };
     if update && !stores.is_empty() && stores.iter().all(|(_, store)| !store.updates) {
@@ -77,7 +77,7 @@ fn check_one(pattern: &str, backends: &[Named<'_>]) -> Result<(), String> {
     Err(format!("{pattern:?}: a text is one pattern (did you mean {meant}?)"))
 }
 
-/// What somebody means by slashes at an end, or by two in a row.
+/// What somebody probably means by a slash at an end, or by two slashes in a row.
 fn slashes(pattern: &str) -> String {
     if let Some((scheme, _)) = pattern.split_once("://") {
         return format!("{scheme}:// begins an address, and a pattern begins with the backend's name: such as files/shop/*");
@@ -90,7 +90,7 @@ fn slashes(pattern: &str) -> String {
     }
 }
 
-/// A name is what the store calls it, and escapes are how an address writes one.
+/// A name is the store's own name for a secret. An escape is only the way an address writes it.
 fn check_escapes(pattern: &str) -> Result<(), String> {
     let Some(at) = escapes(pattern).next() else { return Ok(()) };
     let escape = &pattern[at..at + 3];
@@ -101,13 +101,13 @@ fn check_escapes(pattern: &str) -> Result<(), String> {
     Err(format!("{pattern:?}: {escape:?} is an escape of addresses, and policy sees names as their store lists them ({remedy})"))
 }
 
-/// Where the escapes are.
+/// The places of the escapes.
 fn escapes(pattern: &str) -> impl Iterator<Item = usize> + '_ {
     let is_escape = |at: &usize| pattern.as_bytes().get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
     pattern.match_indices('%').map(|(at, _)| at).filter(is_escape)
 }
 
-/// The pattern without its escapes, if that is one.
+/// The pattern without its escapes, if the result is a pattern.
 fn unescaped(pattern: &str) -> Option<String> {
     let (mut bytes, mut from) = (Vec::new(), 0);
     for at in escapes(pattern) {
@@ -144,26 +144,26 @@ fn meant<'b, 'k>(pattern: &str, backends: &'b [Named<'k>]) -> Result<Vec<&'b Nam
 // === impl Store ===
 
 impl Store<'_> {
-    /// Why no name of the store can be what the pattern describes, if none can.
+    /// Why no name of the store can match the pattern, if none can.
     fn refusal(&self, pattern: &str) -> Option<String> {
         let (first, rest) = pattern.split_once('/')?;
         if let Some(meant) = self.without_version(first, rest) {
             let version = self.version.unwrap_or_default();
-            return Some(format!("`{version}/` belongs to the API, and to no name (did you mean {meant:?}?)"));
+            return Some(format!("`{version}/` belongs to the API, not to the name (did you mean {meant:?}?)"));
         }
         let cause = |text: &str| match (self.canonical)(text) {
             Ok(_) => None,
             Err(InvalidName::Store(problem)) => Some(format!("the name {problem}")),
             Err(problem) => Some(format!("the name {problem} (write it as its store lists it)")),
         };
-        // `**` may stand for more than the backend.
+        // `**` may match more than the backend.
         let name = if first == "**" { pattern } else { rest };
         let across: Vec<String> = self.firsts.iter().map(|first| format!("{first}/x")).chain(["x".to_owned()]).collect();
         let across: Vec<&str> = across.iter().rev().map(String::as_str).collect();
         let (head, tail) = name.split_once('/').unwrap_or((name, ""));
         let spelled = self.firsts.iter().filter(|first| glob::matches(head, first)).map(|first| format!("{first}/{tail}"));
         let mut samples: Vec<String> = once(name.to_owned()).chain(spelled).flat_map(|name| samples(&name, &across)).collect();
-        // A star at the end stands for whatever has to be there.
+        // A star at the end also matches the required end.
         if name.ends_with('*') && !self.ending.is_empty() {
             samples.extend(samples.clone().into_iter().map(|sample| sample + self.ending));
         }
@@ -180,7 +180,7 @@ impl Store<'_> {
 }
 
 impl Store<'_> {
-    /// The pattern without the API's version, which stands before the name or behind the namespace.
+    /// The pattern without the API's version, which is before the name or after the namespace.
     fn without_version(&self, first: &str, rest: &str) -> Option<String> {
         let version = self.version?;
         let stripped = |rest: &str| rest.strip_prefix(version).and_then(|behind| behind.strip_prefix('/')).map(ToOwned::to_owned);
@@ -198,7 +198,7 @@ impl fmt::Debug for Store<'_> {
     }
 }
 
-/// Whether a name that the pattern describes can begin with these elements.
+/// Whether a name that matches the pattern can begin with these elements.
 fn begins(pattern: &str, elements: &str) -> bool {
     let mut patterns = pattern.split('/');
     for element in elements.split('/') {
@@ -215,7 +215,7 @@ fn begins(pattern: &str, elements: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// A vault that refuses what begins with a dot, a server with an API and without, one with a namespace, and one that is broken.
+    /// A vault that refuses names with a dot at the start, a server with an API and one without, one with a namespace, and one with faults.
     fn backends() -> Vec<Named<'static>> {
         let store = |updates, version, namespace: &str| {
             Some(Store {
@@ -245,7 +245,7 @@ mod tests {
         check(pattern, false, &backends()).unwrap_err()
     }
 
-    /// Where names begin with one of two words, a pattern may leave open which.
+    /// If names begin with one of two words, a pattern may match both.
     #[test]
     fn a_wildcard_stands_for_the_first_element_of_every_name() {
         let canonical = |name: &str| match name.parse::<SecretName>() {
@@ -269,7 +269,7 @@ mod tests {
         }
     }
 
-    /// Where some names have to end in one way, a star at a pattern's end stands for that as well.
+    /// If some names need a certain end, a star at a pattern's end also matches that.
     #[test]
     fn a_wildcard_stands_for_the_end_that_a_name_has_to_have() {
         let canonical = |name: &str| match name.parse::<SecretName>() {
@@ -337,21 +337,21 @@ mod tests {
         "files/shop%2Fdb": "%2F" is an escape of addresses, and policy sees names as their store lists them (did you mean "files/shop/db"?)
         "bao/kv/data/a%20b": "%20" is an escape of addresses, and policy sees names as their store lists them (did you mean "bao/kv/data/a b"?)
         "files/%00x": "%00" is an escape of addresses, and policy sees names as their store lists them (write the character itself)
-        "bao/v1/kv/data/db": `v1/` belongs to the API, and to no name (did you mean "bao/kv/data/db"?)
-        "tns/team-a/v1/kv/data/db": `v1/` belongs to the API, and to no name (did you mean "tns/team-a/kv/data/db"?)
+        "bao/v1/kv/data/db": `v1/` belongs to the API, not to the name (did you mean "bao/kv/data/db"?)
+        "tns/team-a/v1/kv/data/db": `v1/` belongs to the API, not to the name (did you mean "tns/team-a/kv/data/db"?)
         "bao/%2e%2e/x": "%2e" is an escape of addresses, and policy sees names as their store lists them (write the character itself)
         "bao/a%20b%2Fc": "%20" is an escape of addresses, and policy sees names as their store lists them (did you mean "bao/a b/c"?)
-        "https://x/y" is no <backend>/<name> pattern (https:// begins an address, and a pattern begins with the backend's name: such as files/shop/*)
+        "https://x/y" is not a <backend>/<name> pattern (https:// begins an address, and a pattern begins with the backend's name: such as files/shop/*)
         "files/x,files/y": a text is one pattern (did you mean "files/x", "files/y"?)
         "files/x files/y": a text is one pattern (did you mean "files/x", "files/y"?)
         "files/x, files/y/**": a text is one pattern (did you mean "files/x", "files/y/**"?)
-        "files/[ab]": "[ab]" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
+        "files/[ab]": "[ab]" is not a part of a pattern (only `*` and `**` are special: write a pattern for each name)
         "team/kv/data/db": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/kv/data/db"?)
         "team/team-a/kv": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/team-a/kv"?)
-        "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
-        "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
-        "files/x/" is no <backend>/<name> pattern (did you mean "files/x/**"?)
-        "files/a**": `**` stands alone between slashes (such as files/**/db); within an element write `*`
+        "files" is not a <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        "/files/x" is not a <backend>/<name> pattern (did you mean "files/x"?)
+        "files/x/" is not a <backend>/<name> pattern (did you mean "files/x/**"?)
+        "files/a**": `**` must be alone between slashes (such as files/**/db); within an element write `*`
         "#);
         let one = &backends()[2..3];
         insta::assert_snapshot!(check("shop/db", false, one).unwrap_err(), @r#""shop/db": there is no backend "shop" (it comes first: did you mean "files/shop/db"?)"#);

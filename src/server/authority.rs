@@ -1,12 +1,12 @@
-//! The `:authority` that drivers before v1.6.0 and gRPC's C-core clients send: the socket's path, which h2 resets the call for.
+//! The `:authority` that drivers before v1.6.0 and gRPC's C-core clients send: the socket's path. h2 resets the call because of it.
 //!
-//! h2 has no hook for it, so the repair stands between the socket and h2: a stream that finds the authority in the client's header
-//! blocks and puts a valid one of the same length in its place. Same length means: as many octets on the wire, so that no frame
-//! changes its size; and as many characters decoded, so that the sizes in HPACK's dynamic table, and with them what is evicted
-//! when, stay what the client believes. Nothing of Keyferry reads the authority.
+//! h2 has no hook for it, so the repair is between the socket and h2: a stream that finds the authority in the client's header blocks and
+//! replaces it by a valid one of the same length. "Same length" means: as many octets on the wire, so no frame changes its size; and as
+//! many characters decoded. So the sizes in HPACK's dynamic table, and the evictions from it, stay as the client expects. Keyferry itself
+//! never reads the authority.
 //!
-//! What is left alone: every authority that h2 accepts, bit for bit; an empty one, which no valid one is as long as; one whose
-//! Huffman coding is far longer than its plain form (`substitute` says when); and, from there on, a connection that is
+//! Some things stay as they are: every authority that h2 accepts, bit for bit; an empty authority, because no valid one is empty; an
+//! authority whose Huffman coding is far longer than its plain form (`substitute` says when); and a connection from the point where it is
 //! not well-formed HTTP/2: h2 refuses it in its own words.
 
 mod frames;
@@ -26,10 +26,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A client's stream as h2 should have got it. What is written goes to the client unchanged.
+/// A client's stream in a form that h2 accepts. Bytes to the client pass unchanged.
 ///
-/// Frames other than HEADERS and CONTINUATION cost a look at their nine octets. A header block is held back until its last frame
-/// is there, up to [`MAX_BLOCK`]; h2 can do nothing with a part of one either.
+/// Frames other than HEADERS and CONTINUATION cost a look at nine octets. A header block is held back until its last frame arrives, up to
+/// [`MAX_BLOCK`]; h2 cannot use a part of one either.
 pub struct RepairAuthority<S> {
     stream: S,
     frames: Frames,
@@ -37,7 +37,7 @@ pub struct RepairAuthority<S> {
 }
 
 impl<S> RepairAuthority<S> {
-    /// Repairs what is read from `stream`, of which nothing may have been read yet.
+    /// Repairs the bytes that are read from `stream`. Nothing may have been read from it before.
     pub fn new(stream: S) -> Self {
         Self { stream, frames: Frames::default(), held: Held::default() }
     }
@@ -71,7 +71,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RepairAuthority<S> {
 }
 
 impl<S> RepairAuthority<S> {
-    /// Takes in what `buf` has got since `start`, and leaves there what may pass.
+    /// Takes the new bytes in `buf` since `start`, and leaves there what may pass.
     fn sift(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
         let fresh = &mut buf.filled_mut()[start..];
         if self.held.octets.is_empty() {
@@ -85,7 +85,7 @@ impl<S> RepairAuthority<S> {
         }
     }
 
-    /// The client has sent its last: whatever is held back passes.
+    /// The client will send nothing more: everything that is held back passes.
     fn finish(&mut self) {
         self.frames.stop();
         self.held.ready = self.held.octets.len();
@@ -114,14 +114,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
     }
 }
 
-/// Without what is held back: a client's headers are not for a log.
+/// Without the held bytes: a client's headers must not be in a log.
 impl<S: fmt::Debug> fmt::Debug for RepairAuthority<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RepairAuthority").field("stream", &self.stream).field("held", &self.held.octets.len()).finish_non_exhaustive()
     }
 }
 
-/// Octets read and not yet given on. The first `ready` of them may pass, the first `given` have.
+/// Octets that were read and not yet passed on. The first `ready` of them may pass; the first `given` have passed.
 #[derive(Default)]
 struct Held {
     octets: Vec<u8>,
@@ -130,7 +130,7 @@ struct Held {
 }
 
 impl Held {
-    /// Gives what is ready, as far as `buf` has room.
+    /// Passes on what is ready, as far as `buf` has room.
     fn give(&mut self, buf: &mut ReadBuf<'_>) {
         let some = buf.remaining().min(self.ready - self.given);
         buf.put_slice(&self.octets[self.given..self.given + some]);
@@ -144,5 +144,5 @@ impl Held {
     }
 }
 
-/// What an idle connection keeps for the next block that comes in parts, in octets.
+/// The octets that an idle connection keeps for the next block that comes in parts.
 const IDLE_CAPACITY: usize = 1024;

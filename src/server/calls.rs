@@ -1,5 +1,5 @@
-//! Places for calls that have begun: so many for each connection, and more out of what all share. A peer that begins calls and does not
-//! end them takes what is shared, and never what other connections have of their own.
+//! Places for calls that have begun: a number for each connection, and more that all share. A peer that begins calls and does not end them
+//! uses up the shared places, but never the own places of other connections.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ mod tests {
     async fn one_connection_cannot_take_anothers_places() {
         let calls = Calls::new();
         let (greedy, other) = (calls.lane(), calls.lane());
-        // Without the runtime's own bound on what a task does at once.
+        // Without the runtime's own limit for one task.
         let now = |lane: &Lane| {
             let lane = lane.clone();
             tokio::task::unconstrained(Box::pin(async move { lane.place().await })).now_or_never()
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(held.len(), OWN + SHARED);
         let mut others: Vec<_> = (0..OWN).map(|_| now(&other).unwrap()).collect();
         assert!(now(&other).is_none());
-        // Its own places come round, however many of the greedy one wait.
+        // Its own places come back, however many calls of the greedy connection wait.
         let waiting = tokio::spawn(async move { greedy.place().await });
         tokio::task::yield_now().await;
         others.pop();

@@ -1,5 +1,5 @@
-//! How messages are encoded: as tonic's own codec does it, but into smaller buffers. The allocator wipes all of a buffer when it is given
-//! back, also what was never written to.
+//! How messages are encoded: like tonic's own codec, but into smaller buffers. When a buffer is given back, the allocator wipes all of it,
+//! also the part that was never used.
 
 use std::marker::PhantomData;
 
@@ -7,10 +7,10 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
-/// Room in bytes for most answers. For what is larger it grows.
+/// Room in bytes for most answers. It grows for larger ones.
 const BUFFER: usize = 4 * 1024;
 
-/// From so many bytes on a part of a stream is sent: tonic's own number.
+/// From this many bytes on, a part of a stream is sent: tonic's own number.
 const YIELD: usize = 32 * 1024;
 
 /// Encodes `T` and decodes `U`.
@@ -34,7 +34,7 @@ impl<T: Message + Send + 'static, U: Message + Default + Send + 'static> Codec f
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        // What has arrived is known: there is room for just that.
+        // The size of the message is known: there is exactly that much room.
         ProstCodec::<T, U>::raw_decoder(BufferSettings::new(0, YIELD))
     }
 }

@@ -1,7 +1,7 @@
 //! One connection, from the accepted stream to its end.
 //!
-//! It ends as HTTP/2 ends: by GOAWAY, after which what has begun is answered. A bare close or a reset while a call is under way is what a
-//! client makes codes of the trap of (`status.rs`): it is left for peers that have shown that they do not listen.
+//! It ends as HTTP/2 does: by GOAWAY; calls that have begun still get their answers. If a connection is closed or reset during a call, the
+//! client makes a code of the trap from it (`status.rs`): so Keyferry does this only to peers that have shown that they do not listen.
 
 use std::future::poll_fn;
 use std::io;
@@ -26,7 +26,7 @@ use super::timed::Timed;
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A client has this long to send it. Until then no call can be under way.
+/// A client must send it within this time. Until then no call can be under way.
 const GREETING: Duration = Duration::from_secs(2);
 
 pub(super) type Connection = http2::Connection<
@@ -35,7 +35,7 @@ pub(super) type Connection = http2::Connection<
     TokioExecutor,
 >;
 
-/// Whether the client speaks HTTP/2, and has said so in time. Nothing is read from the stream.
+/// Whether the client uses HTTP/2, and has said so in time. Nothing is read from the stream.
 pub(super) async fn greets(stream: &UnixStream) -> bool {
     matches!(timeout(GREETING, stream.async_io(Interest::READABLE, || look(stream))).await, Ok(Ok(true)))
 }
@@ -50,13 +50,13 @@ fn look(stream: &UnixStream) -> io::Result<bool> {
     let (length, _) = rustix::net::recv(stream, &mut seen, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     match seen.get(..length) {
         Some(seen) if seen == PREFACE => Ok(true),
-        // The rest is still to come; the system says when.
+        // The rest is still to come; the system reports when.
         Some(seen) if !seen.is_empty() && PREFACE.starts_with(seen) => Err(io::ErrorKind::WouldBlock.into()),
         Some(_) | None => Ok(false),
     }
 }
 
-/// Serves a connection to its end. Once `stop` is true, or another needs the seat, it is told to leave.
+/// Serves a connection to its end. When `stop` is true, or another connection needs the seat, the client is asked to leave.
 pub(super) async fn tend(connection: Connection, gathered: Gathered<UnixStream>, taken: Taken, mut stop: watch::Receiver<bool>) {
     let mut connection = pin!(connection);
     let seat = &taken.seat;

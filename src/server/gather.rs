@@ -1,7 +1,7 @@
-//! What a connection writes, gathered until it has nothing more to say for now.
+//! Gathers what a connection writes, until it has nothing more to write for now.
 //!
-//! h2 writes an answer in two parts: its head with its files, then its trailers. Each part is a system call here, and wakes the client, which
-//! can do nothing with the first one alone. So what is written is kept, and goes out in one piece at the end of each poll of the connection.
+//! h2 writes an answer in two parts: its head with its files, then its trailers. Each part would be a system call and would wake the
+//! client, which cannot use the first part alone. So the parts are kept, and are sent together at the end of each poll of the connection.
 
 use std::fmt;
 use std::future::Future;
@@ -12,14 +12,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// More is not gathered, in bytes: an answer of ten small files has less than 4 KiB, and for a long one a system call more is nothing.
+/// The most bytes that are gathered: an answer of ten small files has less than 4 KiB, and for a long one another system call costs little.
 const GATHERED: usize = 16 * 1024;
 
-/// So many bytes are copied or wiped at once: libc does it by vector instructions. From 2 KiB on it takes one instruction for all of them, which
-/// is no faster here, and which callgrind counts byte by byte.
+/// How many bytes are copied or wiped at once: libc does it with vector instructions. From 2 KiB on it uses one instruction for all of
+/// them, which is not faster here, and which callgrind counts byte by byte.
 const PIECE: usize = 1024;
 
-/// A stream whose writes are sent by [`Gathered::poll_with`], or once there are too many. `poll_flush` sends nothing.
+/// A stream whose writes are sent by [`Gathered::poll_with`], or when there are too many. `poll_flush` sends nothing.
 pub(super) struct Gather<S>(Arc<Mutex<Outgoing<S>>>);
 
 /// The other handle of a [`Gather`].
@@ -28,7 +28,7 @@ pub(super) struct Gathered<S>(Arc<Mutex<Outgoing<S>>>);
 struct Outgoing<S> {
     stream: S,
     bytes: Vec<u8>,
-    /// Of them, so many are sent.
+    /// How many of them are sent.
     sent: usize,
 }
 
@@ -84,10 +84,10 @@ impl<S> fmt::Debug for Gather<S> {
 // === impl Gathered ===
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    /// Polls what writes to the stream, then sends what it has written.
+    /// Polls the writer of the stream, then sends what it has written.
     ///
     /// # Errors
-    /// The stream's, once nothing can be sent any more.
+    /// The stream's error, when nothing can be sent any more.
     pub(super) fn poll_with<T>(&self, cx: &mut Context<'_>, writer: Pin<&mut impl Future<Output = T>>) -> Poll<io::Result<T>> {
         let written = writer.poll(cx);
         let mut outgoing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +120,7 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
                 sent => self.sent += sent,
             }
         }
-        // What was sent does not stay behind.
+        // Sent bytes do not stay in memory.
         wipe(&mut self.bytes);
         self.bytes.clear();
         self.sent = 0;
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!((outgoing.bytes.len(), outgoing.bytes.capacity()), (0, GATHERED));
     }
 
-    /// Whatever the sizes and however slowly the client reads: the bytes in their order, and little that waits.
+    /// With any sizes and any slow client: the bytes in their order, and few that wait.
     #[tokio::test]
     async fn bytes_keep_their_order() {
         let (client, server) = UnixStream::pair().unwrap();

@@ -1,17 +1,17 @@
-//! Who else a socket with the mode 0660 lets in: users of its group that may not ask for anything, but can connect.
+//! Who else can connect to a socket with the mode 0660: users of its group that Keyferry refuses, but that can connect.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The most that is read of `/etc/group` and of `/etc/passwd`, in bytes.
+/// The most bytes of `/etc/group` and of `/etc/passwd` that are read.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
-/// As many names as a message shows.
+/// The most names in a message.
 const SHOWN: usize = 5;
 
-/// What an admin should know of the group `gid` of a socket that it may use; `None`: root and `allowed` users alone are in it. Users who
-/// are kept elsewhere than in these files, such as in a directory server, are not seen.
+/// A warning about the group `gid` of a socket that the group may use; `None`: only root and `allowed` users are in it. Users in other
+/// places than these files, such as a directory server, are not seen.
 pub fn doubts(gid: u32, allowed: &[u32]) -> Option<String> {
     doubts_by(gid, allowed, Path::new("/etc/group"), Path::new("/etc/passwd"))
 }
@@ -57,7 +57,7 @@ fn user(line: &str) -> Option<User<'_>> {
     Some(User { name, uid: uid.parse().ok()?, gid: gid.parse().ok()? })
 }
 
-/// A group's name and members by group(5): lines `name:password:gid:user,user`. Several lines may have one number.
+/// A group's name and members by group(5): lines `name:password:gid:user,user`. Several lines may have the same number.
 fn group(text: &str, gid: u32) -> (&str, Vec<&str>) {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(':').collect()).collect();
     let lines = lines.iter().filter(|line| line.get(2).and_then(|number| number.parse().ok()) == Some(gid));

@@ -1,6 +1,6 @@
-//! The lock under which sockets are bound: two daemons of one state folder that start at once take turns.
+//! The lock under which sockets are bound: two daemons with the same state folder that start at the same time take turns.
 //!
-//! It is a file that only we can open. A lock on a folder that others can read is anybody's: flock(2) asks for no right to write.
+//! The lock is a file that only we can open. If others can read a folder, they can lock it: flock(2) needs no right to write.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -17,13 +17,14 @@ use super::place::{LastLink, Unsafe, judge};
 /// The file's name in the state folder.
 const NAME: &str = "start.lock";
 
-/// How long another daemon may hold it. One that ends has 10 s for mounts under way, and one that starts asks each socket for at most 2 s.
+/// How long another daemon may hold it. A daemon that stops has 10 s for mounts under way, and one that starts asks each socket for at most
+/// 2 s.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// How often it is tried meanwhile.
+/// How often Keyferry tries again during this time.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What is read of the file, and of `/proc/locks`, in bytes.
+/// How many bytes of the file, and of `/proc/locks`, are read.
 const MAX_READ: u64 = 1024 * 1024;
 
 /// The lock, held until it is dropped.
@@ -45,10 +46,10 @@ pub enum LockError {
 }
 
 impl StartLock {
-    /// Takes the lock in a state folder, which is made (0700) where it is not there. Waits at most [`WAIT`] for whoever has it.
+    /// Takes the lock in a state folder, which is made (0700) if it does not exist. Waits at most [`WAIT`] for the holder.
     ///
     /// # Errors
-    /// It is held for longer, the folder or the file is not ours alone, or cannot be written ([`LockError::Write`]).
+    /// The lock is held for longer, the folder or the file does not belong to us alone, or cannot be written ([`LockError::Write`]).
     pub async fn take(dir: &Path) -> Result<Self, LockError> {
         let path = dir.join(NAME);
         let write = |cause| LockError::Write { path: path.clone(), cause };
@@ -72,13 +73,13 @@ impl StartLock {
             }
             sleep(AGAIN).await;
         }
-        // For the message of one that waits; without it, it only knows less.
+        // For the message of a daemon that waits; without it, that daemon only knows less.
         let _ = file.set_len(0).and_then(|()| file.write_all(us().as_bytes()));
         Ok(Self { _file: file })
     }
 }
 
-/// Opens the file without following a link and without waiting for a pipe's other end; makes it, open to nobody else.
+/// Opens the file without following a link and without waiting for a pipe's other end; a new one can be opened only by us.
 fn open(path: &Path) -> Result<File, LockError> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path);
@@ -102,12 +103,12 @@ fn open(path: &Path) -> Result<File, LockError> {
     Ok(file)
 }
 
-/// Who holds the lock, as far as it can be seen: the kernel's word, else what the last holder wrote.
+/// Who holds the lock, as far as Keyferry can see: from the kernel, else from the text of the last holder.
 fn holder(file: &File) -> String {
     let inode = file.metadata().map(|found| format!(":{}", found.ino())).unwrap_or_default();
     let locks = read(File::open("/proc/locks"));
     let pids = locks.lines().filter_map(|line| {
-        // `1: FLOCK  ADVISORY  WRITE 4242 08:01:131 0 EOF` (proc_locks(5)); who waits has a `->` before the kind.
+        // `1: FLOCK  ADVISORY  WRITE 4242 08:01:131 0 EOF` (proc_locks(5)); a process that waits has a `->` before the kind.
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, _, pid, place, ..] = words[..] else { return None };
         place.ends_with(&inode).then(|| pid.to_owned())
@@ -128,13 +129,13 @@ fn holder(file: &File) -> String {
 
 fn read(file: io::Result<File>) -> String {
     let mut bytes = Vec::new();
-    // What cannot be read says nothing.
+    // A file that cannot be read gives no information.
     let _ = file.and_then(|file| file.take(MAX_READ).read_to_end(&mut bytes));
     let printable = |c: &char| *c == '\n' || !c.is_control();
     String::from_utf8_lossy(&bytes).chars().filter(printable).collect()
 }
 
-/// In containers, where the process is mostly number 1, the host's name is the Pod's.
+/// In a container the process is usually number 1, and the host's name is the Pod's.
 fn us() -> String {
     let system = rustix::system::uname();
     format!("process {} of {}", std::process::id(), system.nodename().to_string_lossy())
@@ -161,7 +162,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         assert_eq!((mode(&dir), mode(&dir.join(NAME))), (0o700, 0o600));
         drop(lock);
-        // Left open by somebody: closed again.
+        // Left open by another program: closed again.
         fs::set_permissions(dir.join(NAME), Permissions::from_mode(0o666)).unwrap();
         drop(StartLock::take(&dir).await.unwrap());
         assert_eq!(mode(&dir.join(NAME)), 0o600);
@@ -186,7 +187,7 @@ mod tests {
         second.await.unwrap().unwrap();
     }
 
-    /// By a shared lock too, on whatever is there.
+    /// By a shared lock too, whatever is there.
     #[tokio::test(start_paused = true)]
     async fn a_lock_of_the_folder_is_nothing_to_us() {
         let (_temp, dir) = folder();

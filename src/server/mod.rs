@@ -1,7 +1,7 @@
 //! gRPC on Unix sockets.
 //!
-//! The service runs on hyper itself, not on tonic's transport: that answers CANCELLED when a call's `grpc-timeout` is over, and
-//! CANCELLED is one of the codes a mount must never be answered with (`status.rs`). Here every answer is ours.
+//! The service runs directly on hyper, not on tonic's transport: that answers CANCELLED when a call's `grpc-timeout` has passed, and a
+//! mount must never get the code CANCELLED (`status.rs`). Here every answer is Keyferry's own.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -51,29 +51,29 @@ mod timed;
 pub use lock::{LockError, StartLock};
 pub use socket::{BoundSocket, Displaced, Mark, SocketConfig, SocketError};
 
-/// The contract that driver and provider both speak, asked and answered in `Version`.
+/// The version of the contract between driver and provider, asked and answered in `Version`.
 pub const CONTRACT: &str = "v1alpha1";
 
-/// What every process of another user namespace looks like.
+/// The user id of every process of another user namespace.
 const OVERFLOW_UID: u32 = 65534;
 
-/// The largest request in bytes; its parts have lower limits of their own, with messages that name them.
+/// The largest request in bytes; its parts have lower limits, with messages that name them.
 const MAX_REQUEST: usize = 8 * 1024 * 1024;
 
-/// What a client may send ahead on a connection, and on one call, in bytes.
+/// How many bytes a client may send in advance on a connection, and on one call.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// Connections of a socket that have not said anything yet; one more, and the oldest of them is closed.
+/// The most connections of a socket that have not sent anything yet; if there is one more, the oldest is closed.
 const SILENT: usize = 1024;
 
-/// How long a connection waits for one of its user's to end, before it is served and asked to leave at once.
+/// How long a connection waits until one of its user's connections ends. After that it is served and asked to leave at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The gRPC server: what is the same for all sockets.
+/// The gRPC server: the part that is the same for all sockets.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// The pipeline in force; a reload puts another in its place.
+    /// The pipeline in force; a reload replaces it.
     pub pipeline: Arc<ArcSwap<Pipeline>>,
     pub metrics: Arc<Metrics>,
     pub allowed_peers: Arc<[u32]>,
@@ -86,26 +86,27 @@ pub struct Server {
 struct Shared {
     seats: Arc<Seats>,
     calls: Calls,
-    /// Turns true when the daemon ends.
+    /// Becomes true when the daemon ends.
     stop: watch::Receiver<bool>,
-    /// Held by every connection: when all are dropped, none is left.
+    /// Every connection holds one: when all are dropped, no connection is left.
     alive: mpsc::Sender<()>,
 }
 
-/// The two calls, for one socket.
+/// The two kinds of calls, for one socket.
 #[derive(Clone, Debug)]
 struct Provider {
     pipeline: Arc<ArcSwap<Pipeline>>,
     name: Arc<str>,
 }
 
-/// A mount's contents as they go on the wire: the shared bytes themselves, not a copy.
+/// A mount's contents as they are sent: the shared bytes themselves, not a copy.
 struct Contents(Arc<SecretBytes>);
 
 // === impl Server ===
 
 impl Server {
-    /// Serves the sockets until `stop` resolves; then takes them away, lets what runs finish for up to `drain`, and returns whether all did.
+    /// Serves the sockets until `stop` resolves; then removes them, lets running calls finish for up to `drain`, and returns whether all
+    /// did.
     pub async fn serve(self, sockets: Vec<BoundSocket>, stop: impl Future<Output = ()>, drain: Duration) -> bool {
         let (stopping, stopped) = watch::channel(false);
         let (alive, mut all_gone) = mpsc::channel(1);
@@ -117,7 +118,7 @@ impl Server {
         drop(shared);
         stop.await;
         stopping.send_replace(true);
-        // Each withdraws its socket first: a successor may bind while we drain.
+        // Each removes its socket first: a successor may bind while we finish.
         while listeners.join_next().await.is_some() {}
         tokio::select! {
             _ = all_gone.recv() => true,
@@ -145,21 +146,21 @@ impl Server {
                 }
                 Err(error) => {
                     tracing::warn!(%error, socket = %socket.path().display(), "a connection could not be accepted");
-                    // Mostly for want of descriptors.
+                    // Usually because there are not enough descriptors.
                     silent.drain(..silent.len().div_ceil(2));
                     sleep(Duration::from_millis(50)).await;
                 }
             }
         }
         socket.withdraw();
-        // Who has connected by now may have called: they are served, and told that we go.
+        // Clients that have connected by now may have called: they are served, and asked to leave.
         while let Some(Ok((stream, _))) = socket.listener.accept().now_or_never() {
             drop(self.welcome(stream, &name, &shared));
         }
     }
 
-    /// Waits for the client's first word, then serves the connection by a task of its own. Once the sender is dropped, nobody waits for a
-    /// word that is still to come; it is closed when the word has come.
+    /// Waits for the client's first bytes, then serves the connection in its own task. When the sender is dropped, no code waits for
+    /// further first bytes: the connection is closed when they come.
     fn welcome(&self, stream: UnixStream, name: &Arc<str>, shared: &Shared) -> oneshot::Sender<()> {
         let (server, name, shared) = (self.clone(), Arc::clone(name), shared.clone());
         let (patience, no_patience) = oneshot::channel();
@@ -209,12 +210,12 @@ impl Server {
         let service = Timed::new(inner, name, self.timeout, calls.lane(), refusal, Arc::clone(&taken.seat), commons);
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(taken.streams);
-        // What h2 keeps of what nobody has read yet is in no budget: so much at most.
+        // h2's buffers of bytes that nobody has read yet are in no budget: this is the most.
         http.initial_connection_window_size(CONNECTION_WINDOW).initial_stream_window_size(STREAM_WINDOW);
         http.serve_connection(TokioIo::new(RepairAuthority::new(stream)), TowerToHyperService::new(service))
     }
 
-    /// Why this peer may not ask, if it may not. It is told so in an answer: a closed connection would only look like an outage.
+    /// Why this peer may not ask, if it may not. It gets the reason as an answer: a closed connection would look like an outage.
     fn refusal(&self, stream: &UnixStream) -> Option<Arc<str>> {
         let problem = match stream.peer_cred() {
             Ok(peer) if peer.uid() == OVERFLOW_UID => {
@@ -226,7 +227,7 @@ impl Server {
                 peer.uid(),
                 self.allowed_peers
             ),
-            Err(error) => format!("the peer's user id cannot be told: {error} (connect again)"),
+            Err(error) => format!("the peer's user id cannot be read: {error} (connect again)"),
         };
         self.metrics.peer_refused();
         tracing::warn!(problem, "a peer was refused");
@@ -247,7 +248,7 @@ impl CsiDriverProvider for Provider {
         }))
     }
 
-    /// Written out, without `async`: the request would take room until the mount ends.
+    /// Written out, without `async`: the request would need room until the mount ends.
     fn mount<'s, 'f>(&'s self, mut request: Request<proto::MountRequest>) -> BoxFuture<'f, Result<Response<proto::MountResponse>, Status>>
     where
         's: 'f,

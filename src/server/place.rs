@@ -1,4 +1,4 @@
-//! Whether a folder is a safe place for what we put there: nobody but root and ourselves can change it, nor lead its path elsewhere.
+//! Whether a folder is a safe place for our files: only root and we can change it or make its path lead to another place.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -10,14 +10,14 @@ use std::path::{Component, Path, PathBuf};
 use rustix::process::geteuid;
 use thiserror::Error;
 
-/// Links followed on the way to a folder, as many as the kernel follows (path_resolution(7)).
+/// The most links on the path to a folder, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 const ALL_WRITE: u32 = 0o002;
 
-/// Why a folder is not a safe place. The message names the folder at fault, which may be one above it.
+/// Why a folder is not a safe place. The message names the wrong folder, which may be one above it.
 #[derive(Debug, Error)]
 pub enum Unsafe {
     #[error("{path}: every user can write this folder (mode {mode:04o}), so any of them can replace what Keyferry puts there (chmod o-w {path})", path = path.display())]
@@ -43,12 +43,12 @@ pub enum LastLink {
     Refused,
 }
 
-/// Looks at a folder and at each folder and link on the way to it, from `/` on. Links of root or ourselves are followed, such as
+/// Checks a folder, and each folder and link on the path to it, from `/` on. Links that belong to root or to us are followed, such as
 /// `/var/run` to `/run`.
 ///
 /// # Errors
-/// The first on the way that somebody else can change. [`Unsafe::Unknown`] with `NotFound`: it is not there, and what is there of the way is
-/// safe.
+/// The first on the path that somebody else can change. [`Unsafe::Unknown`] with `NotFound`: it does not exist, and the existing part of
+/// the path is safe.
 pub fn judge(dir: &Path, last: LastLink) -> Result<(), Unsafe> {
     let mut at = PathBuf::from("/");
     let mut found = look(&at)?;
@@ -87,14 +87,14 @@ pub fn judge(dir: &Path, last: LastLink) -> Result<(), Unsafe> {
     Ok(())
 }
 
-/// Who owns `/` can change everything: root, or in a user namespace whoever stands for it there.
+/// The owner of `/` can change everything: it is root or, in a user namespace, the user in root's place.
 fn of_folder(path: &Path, found: &Metadata, trusted: [u32; 3], is_last: bool) -> Result<(), Unsafe> {
     let (path, mode) = (path.to_owned(), found.mode() & 0o7777);
     if !found.is_dir() {
         return Err(Unsafe::NotAFolder { path });
     }
     of_owner(&path, found, trusted)?;
-    // The sticky bit keeps others from moving away what is in a folder, not from putting something where ours is to come.
+    // The sticky bit keeps others from moving away what is in a folder, but they can still put something where our file will be.
     let guarded = mode & STICKY != 0 && !is_last;
     match mode {
         mode if mode & ALL_WRITE != 0 && !guarded => Err(Unsafe::AllWrite { path, mode }),
@@ -111,7 +111,7 @@ fn look(path: &Path) -> Result<Metadata, Unsafe> {
     fs::symlink_metadata(path).map_err(|cause| Unsafe::Unknown { path: path.to_owned(), cause })
 }
 
-/// The names on the way, and `..`.
+/// The names on the path, and `..`.
 fn elements(path: &Path) -> impl Iterator<Item = OsString> {
     path.components().filter_map(|component| match component {
         Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
@@ -124,7 +124,7 @@ fn us() -> u32 {
 }
 
 impl Unsafe {
-    /// Whether it is only that the folder is not there yet.
+    /// Whether the only problem is that the folder does not exist yet.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Unknown { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
@@ -140,7 +140,7 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Made below a folder like `/tmp`, which every user can write and whose sticky bit guards what is in it.
+    /// Made below a folder like `/tmp`: every user can write there, and the sticky bit protects what is in it.
     fn folders() -> (tempfile::TempDir, PathBuf) {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("above/sockets");
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn another_users_folder_or_link_is_refused() {
         if !rustix::process::geteuid().is_root() {
-            // Only root can give something away; the folders of others that are everywhere are the next best.
+            // Only root can give a file to another user; the next best test uses folders of other users that exist everywhere.
             return;
         }
         let (temp, dir) = folders();

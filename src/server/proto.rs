@@ -1,4 +1,4 @@
-//! The generated messages and service. Those that carry secrets or tokens get a `Debug` here that shows sizes alone.
+//! The generated messages and service. Messages with secrets or tokens get a `Debug` here that shows only sizes.
 
 #![allow(clippy::pedantic, missing_debug_implementations)]
 
@@ -6,7 +6,7 @@ use std::fmt;
 
 include!("../../proto/generated/v1alpha1.rs");
 
-/// What the driver says of itself, to whoever reaches its own socket.
+/// What the driver says about itself, to clients at its own socket.
 pub mod csi {
     include!("../../proto/generated/csi.v1.rs");
 }

@@ -1,5 +1,5 @@
-//! Seats for connections: so many in all, and of them so many for each peer that others always find one. Where a peer has taken its share,
-//! its connection that has been idle longest is asked to leave, by GOAWAY: what it has begun is answered.
+//! Seats for connections: a limit for all, and for each peer a part that always leaves some for others. If a peer has used its share, its
+//! connection that has been idle longest is asked to leave, by GOAWAY: calls that have begun still get their answers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,39 +12,39 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 /// Connections that are served at once, over all sockets. The driver keeps one.
 pub(super) const SEATS: usize = 512;
 
-/// Seats for all users together that may connect and may not ask: each of their calls is refused at once.
+/// Seats for all users together that can connect but may not ask: each of their calls is refused at once.
 const STRANGERS: usize = 32;
 
-/// Seats of one peer for connections that leave: they are not counted unless a call is under way on them.
+/// Seats of one peer for connections that were asked to leave: they do not count for its share unless a call is under way on them.
 const LEAVING: usize = 128;
 
 /// Connections of one peer that wait for a seat.
 const WAITING: usize = 1024;
 
-/// A connection that has had no call for so long may be asked to leave for another's sake.
+/// A connection without a call for this time may be asked to leave, to make room for another.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// The same, where it never had one: a client that connects has a call to make.
+/// The same, if it never had a call: a client that connects has a call to make.
 const UNUSED: Duration = Duration::from_millis(500);
 
-/// Where none may be asked to leave, how long until they are looked at again.
+/// If none may be asked to leave, Keyferry looks at them again after this time.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// How long a connection that was asked to leave may stay without a call.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The same while the daemon ends: a client that does not listen is not waited for.
+/// The same while the daemon ends: it does not wait for a client that does not listen.
 const LAST_FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often the log says that connections make room for others.
+/// How often the log reports that connections make room for others.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
-/// Calls at once on the first connections of a peer, and on each further one. A client with more waits.
+/// The most calls at once on the first connections of a peer, and on each further one. A client with more must wait.
 const STREAMS: u32 = 2048;
 const FURTHER_STREAMS: u32 = 128;
 const FIRST: usize = 4;
 
-/// Who is at the other end, as far as the kernel tells: processes of one user are not told apart.
+/// The other end, as far as the kernel shows it: processes of one user are not distinguished.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Peer {
     /// A user of `allowedPeers`.
@@ -62,7 +62,7 @@ pub(super) struct Seats {
     said: Mutex<Option<Instant>>,
 }
 
-/// Where one peer's connections wait: the first of them looks for a seat.
+/// Where one peer's connections wait: the first of them searches for a seat.
 #[derive(Debug)]
 struct Line {
     places: Semaphore,
@@ -77,7 +77,7 @@ pub(super) struct Seat {
     came: Instant,
     /// When its last call ended, in milliseconds since it came; 0: never.
     heard: AtomicU64,
-    /// When the last of its calls is out of time, in milliseconds since it came.
+    /// When the last of its calls has no time left, in milliseconds since it came.
     until: AtomicU64,
     begun: Notify,
     leaves: AtomicBool,
@@ -86,17 +86,17 @@ pub(super) struct Seat {
     cut: Notify,
 }
 
-/// Holds a seat for as long as it lives.
+/// Holds a seat until it is dropped.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) seat: Arc<Seat>,
-    /// How many calls it may have at once.
+    /// The most calls that it may have at once.
     pub(super) streams: u32,
     seats: Arc<Seats>,
     id: u64,
 }
 
-/// Says that a call is under way for as long as it lives.
+/// Marks that a call is under way, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Seat>);
 
@@ -112,8 +112,8 @@ impl fmt::Display for Peer {
 // === impl Seats ===
 
 impl Seats {
-    /// A seat within `patience`; then one of those for connections that leave, which is told so at once. `None`: the peer has so many that
-    /// it can only be turned away.
+    /// A seat within `patience`; after that one of the seats for connections that leave, which is asked to leave at once. `None`: the peer
+    /// has so many that Keyferry can only refuse it.
     pub(super) async fn take(self: &Arc<Self>, peer: Peer, patience: Duration) -> Option<Taken> {
         let line = self.line(peer);
         let Ok(_place) = line.places.try_acquire() else { return self.take_to_leave(peer) };
@@ -140,12 +140,12 @@ impl Seats {
         Arc::clone(line)
     }
 
-    /// Where the peer's share is taken, its idlest makes room.
+    /// If the peer has used its share, its connection that is idle longest makes room.
     fn try_take(self: &Arc<Self>, peer: Peer) -> Option<Taken> {
         let mut taken = self.taken();
         let counted = |of: Option<Peer>| taken.values().filter(|seat| seat.counts() && of.is_none_or(|of| seat.peer == of)).count();
         let (all, own) = (counted(None), counted(Some(peer)));
-        // As much as is left free: alone half, two a third each, and whoever comes finds something.
+        // As much as stays free: alone one half, two one third each, and a newcomer always finds something.
         let has_share = own < SEATS.saturating_sub(all + 1) && (peer != Peer::Stranger || own < STRANGERS);
         if !has_share {
             let idle = taken.values().filter(|seat| seat.peer == peer && !seat.leaves() && seat.may_leave());
@@ -188,7 +188,7 @@ impl Seats {
     }
 }
 
-/// Of a peer's connections that leave, the oldest without a call is cut where there are too many. Whether there is room for one more.
+/// If too many of a peer's connections are leaving, the oldest without a call is cut. Returns whether there is room for one more.
 fn make_room_to_leave(taken: &BTreeMap<u64, Arc<Seat>>, peer: Peer) -> bool {
     let leaving: Vec<_> = taken.values().filter(|seat| seat.peer == peer && seat.leaves() && !seat.is_cut()).collect();
     if leaving.len() < LEAVING {
@@ -220,7 +220,7 @@ impl Seat {
         }
     }
 
-    /// Resolves when the connection is to be told that it shall leave.
+    /// Resolves when the connection must be asked to leave.
     pub(super) async fn asked_to_leave(&self) {
         self.leave.notified().await;
     }
@@ -230,8 +230,8 @@ impl Seat {
         self.leave.notify_one();
     }
 
-    /// Resolves when nothing is lost by cutting the connection: it was told to leave and has been without a call for long enough; or all its
-    /// calls are out of time, and their answers are still not taken.
+    /// Resolves when a cut loses nothing: the connection was asked to leave and has had no call for long enough; or all its calls have no
+    /// time left, and the client still does not read the answers.
     pub(super) async fn outstays(&self, farewell: Option<Farewell>) {
         match farewell {
             Some(farewell) => tokio::select! {
@@ -283,7 +283,7 @@ impl Seat {
         !self.is_busy() && self.idle_for() >= enough
     }
 
-    /// Whether it is one of its peer's share. One that leaves is not, until it begins a call after all.
+    /// Whether it counts for its peer's share. A connection that leaves does not, until it begins another call.
     fn counts(&self) -> bool {
         !self.leaves() || self.is_busy()
     }
@@ -305,7 +305,7 @@ impl Seat {
     }
 }
 
-/// When a connection was told to leave, and how long it may stay.
+/// When a connection was asked to leave, and how long it may stay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Farewell {
     since: Instant,
@@ -313,7 +313,7 @@ pub(super) struct Farewell {
 }
 
 impl Farewell {
-    /// For another's sake.
+    /// To make room for another.
     pub(super) fn for_another() -> Self {
         Self { since: Instant::now(), time: FAREWELL }
     }
@@ -327,7 +327,7 @@ impl Farewell {
 // === impl Busy ===
 
 impl Busy {
-    /// A call that is out of time at `until`: whoever waits for its answer has given it up by then.
+    /// A call that has no time left at `until`: its caller has given up by then.
     pub(super) fn new(seat: &Arc<Seat>, until: Instant) -> Self {
         seat.until.fetch_max(millis(until.saturating_duration_since(seat.came)), Ordering::Relaxed);
         seat.calls.fetch_add(1, Ordering::Relaxed);
@@ -384,7 +384,7 @@ mod tests {
         let seats = Arc::new(Seats::default());
         let first = fill(&seats, Peer::Allowed(1000), SEATS / 2).await;
         let _busy = busy(&first);
-        // It has its share, and all of it is busy.
+        // It has its share, and all of its connections are busy.
         let began = Instant::now();
         let one_more = seats.take(Peer::Allowed(1000), Duration::from_secs(1)).await.unwrap();
         assert!(one_more.seat.leaves() && began.elapsed() == Duration::from_secs(1));
@@ -402,7 +402,7 @@ mod tests {
         let other = fill(&seats, Peer::Allowed(1), 1).await;
         let _call = Busy::new(&all[0].seat, Instant::now() + Duration::from_secs(90));
         tokio::time::advance(UNUSED).await;
-        // Heard of later than the others.
+        // It had a call later than the others.
         drop(Busy::new(&all[1].seat, Instant::now()));
         for expected in 1..=3 {
             let taken = seats.take(DRIVER, NONE).now_or_never().unwrap().unwrap();
@@ -422,7 +422,7 @@ mod tests {
         let mut strangers = fill(&seats, Peer::Stranger, 1000).await;
         assert_eq!(leaving(&driver), 0);
         assert_eq!(strangers.iter().filter(|taken| taken.seat.counts()).count(), STRANGERS);
-        // Those that are cut end.
+        // Connections that are cut end.
         let cut = |taken: &Taken| taken.seat.leaves() && taken.seat.cut.notified().now_or_never().is_some();
         strangers.retain(|taken| !cut(taken));
         assert!(strangers.len() <= STRANGERS + LEAVING + 1, "{}", strangers.len());
@@ -443,12 +443,12 @@ mod tests {
         let seats = Arc::new(Seats::default());
         let taken = seats.take(DRIVER, NONE).await.unwrap();
         let seat = &taken.seat;
-        // Idle and not told to leave: for ever.
+        // Idle and not asked to leave: for ever.
         assert!(timeout(Duration::from_hours(1), seat.outstays(None)).await.is_err());
         let began = Instant::now();
         seat.outstays(Some(Farewell::for_another())).await;
         assert!(began.elapsed() >= FAREWELL && began.elapsed() < FAREWELL + Duration::from_secs(1));
-        // A call under way holds it, until it is out of time.
+        // A call under way holds it, until its time has ended.
         let call = Busy::new(seat, Instant::now() + Duration::from_secs(90));
         for farewell in [None, Some(Farewell::last())] {
             assert!(timeout(Duration::from_secs(30), seat.outstays(farewell)).await.is_err());

@@ -1,4 +1,4 @@
-//! The socket's place in the file system: made so that nobody connects before it is guarded, and taken away only if it is still ours.
+//! The socket's place in the file system: nobody can connect before it is protected, and it is removed only if it is still ours.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -15,22 +15,22 @@ use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 use super::place::{LastLink, Unsafe, judge};
 use crate::telemetry::Metrics;
 
-/// The key that says where the providers' sockets are.
+/// The key for the folder of the providers' sockets.
 const DIR: &str = "socketDir";
 
 /// The longest path of a Unix socket in bytes (Linux `sun_path` less its NUL).
 const MAX_PATH: usize = 107;
 
-/// How many bytes the end of a temporary name has, before it is written in hex.
+/// How many bytes the end of a temporary name has, before it becomes hex.
 const MADE_UP: usize = 4;
 
-/// A live provider answers a connection attempt at once.
+/// A running provider answers a connection attempt at once.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// How often another may come between while a socket is put in its place.
+/// How often another process may interfere while a socket is put in its place.
 const TRIES: usize = 5;
 
-/// How often the sockets' places are looked at.
+/// How often Keyferry looks at the sockets' places.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Where sockets are made, and for whom.
@@ -49,18 +49,18 @@ pub struct SocketConfig {
 /// A socket that listens, until it is dropped.
 #[derive(Debug)]
 pub struct BoundSocket {
-    // Goes first: nobody finds a socket that does not listen.
+    // It is dropped first: nobody finds a socket that does not listen.
     place: Place,
     pub listener: UnixListener,
-    /// Empty: it is not a provider's.
+    /// Empty: it is not a provider's socket.
     pub provider: String,
 }
 
-/// A socket's place. Dropping it takes its file away, unless another has taken the place.
+/// A socket's place. When it is dropped, its file is removed, unless another file has its place.
 #[derive(Debug)]
 pub struct Place(Mark);
 
-/// A socket as it was bound: its path, and which file it was there.
+/// A bound socket: its path, and which file was there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mark {
     pub path: PathBuf,
@@ -70,7 +70,7 @@ pub struct Mark {
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// Why nobody finds us at a socket's path any more.
+/// Why clients do not reach this daemon at the socket's path any more.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Displaced {
     #[error("is gone (restart the provider)")]
@@ -111,7 +111,8 @@ impl SocketConfig {
     /// Binds every socket, or none.
     ///
     /// # Errors
-    /// The folder is missing and cannot be made, others than root and this user can change it or a folder above it, or a path is taken.
+    /// The folder is missing and cannot be made; a user other than root and this one can change it or a folder above it; or a path is
+    /// taken.
     pub async fn bind(&self) -> Result<Vec<BoundSocket>, SocketError> {
         guarded_folder(&self.dir)?;
         let mut sockets = Vec::with_capacity(self.providers.len());
@@ -129,7 +130,7 @@ fn guarded_folder(dir: &Path) -> Result<(), SocketError> {
         judged => return Ok(judged?),
     }
     DirBuilder::new().recursive(true).create(dir).map_err(folder)?;
-    // Whatever the umask: a driver that is not root has to come through.
+    // Whatever the umask is: a driver that is not root must be able to pass.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(folder)?;
     Ok(judge(dir, LastLink::Refused)?)
 }
@@ -141,8 +142,8 @@ fn check_length(path: PathBuf, key: &'static str) -> Result<(), SocketError> {
 }
 
 async fn bind(path: PathBuf, key: &'static str, mode: u32) -> Result<BoundSocket, SocketError> {
-    // The socket is bound under a private name and moved into place when its mode is set: whoever finds it finds it guarded, and a
-    // stale one is replaced in one step. The name is made up each time: in containers every daemon is process 1.
+    // The socket is bound under a private name and moved into place when its mode is set: so everybody finds it protected, and a stale one
+    // is replaced in one step. The name is random each time: in containers every daemon is process 1.
     let failed = |cause| SocketError::Bind { path: path.clone(), cause };
     let private = path.with_extension(format!("sock.{}", made_up().map_err(failed)?));
     check_length(path.clone(), key)?;
@@ -170,7 +171,7 @@ async fn bind(path: PathBuf, key: &'static str, mode: u32) -> Result<BoundSocket
     }
 }
 
-/// What is at a path: nothing, or a socket that nobody listens on.
+/// What is at a path: nothing, or a socket on which nobody listens.
 async fn find(path: &Path) -> Result<Option<Identity>, SocketError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -184,14 +185,14 @@ async fn find(path: &Path) -> Result<Option<Identity>, SocketError> {
         Ok(Err(cause)) if matches!(cause.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
             Ok(Some((found.dev(), found.ino())))
         }
-        // WouldBlock: so many wait to be accepted that there is no room.
+        // WouldBlock: the queue of connections that wait is full.
         Ok(Err(cause)) if cause.kind() != io::ErrorKind::WouldBlock => Err(SocketError::Bind { path: path.to_owned(), cause }),
         Ok(Ok(_) | Err(_)) | Err(_) => Err(SocketError::Live { path: path.to_owned() }),
     }
 }
 
-/// Moves a socket into its place, where there was nothing or the `former` one. Whether it could: `false` where somebody else came between,
-/// such as a daemon of another state folder that starts at the same time, whose socket is left where it is.
+/// Moves a socket into its place, where nothing or the `former` one was. Returns whether it could: `false` if another process came first,
+/// such as a daemon with another state folder that starts at the same time. That socket stays where it is.
 fn put(private: &Path, path: &Path, former: Option<Identity>) -> io::Result<bool> {
     let flags = if former.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
     match (renameat_with(CWD, private, CWD, path, flags), former) {
@@ -202,7 +203,7 @@ fn put(private: &Path, path: &Path, former: Option<Identity>) -> io::Result<bool
             Ok(false)
         }
         (Err(Errno::EXIST | Errno::NOENT), _) => Ok(false),
-        // A file system that knows only the plain way.
+        // A file system that supports only the simple call.
         (Err(Errno::INVAL | Errno::NOSYS), _) => fs::rename(private, path).map(|()| true),
         (Err(error), _) => Err(error.into()),
     }
@@ -225,7 +226,7 @@ impl Mark {
     /// Whether the path still leads to this socket.
     ///
     /// # Errors
-    /// How it does not.
+    /// How it leads elsewhere.
     pub async fn look(&self) -> Result<(), Displaced> {
         let path = self.path.clone();
         match tokio::task::spawn_blocking(move || identity(&path)).await {
@@ -236,7 +237,7 @@ impl Mark {
     }
 }
 
-/// Looks at the places of all sockets until the future is dropped; says in the log and the metrics what changes.
+/// Looks at the places of all sockets until the future is dropped; reports changes in the log and the metrics.
 pub async fn watch(marks: Arc<[Mark]>, metrics: Arc<Metrics>) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -261,7 +262,7 @@ pub async fn watch(marks: Arc<[Mark]>, metrics: Arc<Metrics>) {
 // === impl BoundSocket ===
 
 impl BoundSocket {
-    /// Binds one socket in a folder that nobody else can change. `key` is the configuration's that says where that is.
+    /// Binds one socket in a folder that nobody else can change. `key`: the configuration key of this folder.
     ///
     /// # Errors
     /// The folder cannot be written, the path is too long, or it is taken.
@@ -277,12 +278,12 @@ impl BoundSocket {
         &self.place.0
     }
 
-    /// Takes the file away, unless another has taken the place. Who has connected is still in the listener's queue.
+    /// Removes the file, unless another file has its place. Clients that have connected are still in the listener's queue.
     pub fn withdraw(&self) {
         self.place.withdraw();
     }
 
-    /// The listener, and what has to be kept while it listens.
+    /// The listener, and what must be kept while it listens.
     pub fn into_parts(self) -> (UnixListener, Place) {
         (self.listener, self.place)
     }
@@ -374,7 +375,7 @@ mod tests {
         assert!(matches!(config(&file).bind().await, Err(SocketError::Unsafe(Unsafe::NotAFolder { .. }))));
     }
 
-    /// Daemons of different state folders have no lock in common.
+    /// Daemons with different state folders have no common lock.
     #[tokio::test]
     async fn many_that_start_at_once_leave_one_that_serves() {
         for stale in [false, true] {
@@ -397,7 +398,7 @@ mod tests {
         }
     }
 
-    /// As if the other had bound between our look and our move.
+    /// As if the other had bound its socket between our look and our move.
     #[tokio::test]
     async fn who_came_between_is_left_in_the_place() {
         let temp = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! A mount's failure as a gRPC status: the only place that knows both.
+//! A mount's failure as a gRPC status: only this code knows both.
 //!
-//! UNAVAILABLE, ABORTED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED and CANCELLED are never answered: kubelet takes them for "still going
-//! on", and on its next try the driver may report success over an empty folder (`docs/errors.md`: The trap).
+//! Keyferry never answers UNAVAILABLE, ABORTED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED or CANCELLED: kubelet takes them for "still going
+//! on", and on its next try the driver may report success for an empty folder (`docs/errors.md`: The trap).
 
 use tonic::{Code as Grpc, Status};
 

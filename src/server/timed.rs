@@ -1,4 +1,4 @@
-//! Every call's time: it is given to what answers the call, and where that does not, the call is answered in its place.
+//! The time of every call: the code that answers the call gets it; if that code gives no answer in time, the call is answered in its place.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,24 +23,24 @@ use crate::pipeline::{Commons, MountContext, Paid};
 /// How long a client may take to read an answer that came at the last moment.
 const TO_READ: Duration = Duration::from_secs(30);
 
-/// How long after its own deadline a client is taken to be still there.
+/// How long after its own deadline a client still counts as present.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Gives every call its time, and answers in its place when that is over.
+/// Gives every call its time, and answers in its place when the time has ended.
 #[derive(Clone, Debug)]
 pub(super) struct Timed<S> {
     inner: S,
     name: Arc<str>,
     longest: Duration,
-    /// The connection's own.
+    /// The connection's own number.
     lane: Lane,
     seat: Arc<Seat>,
     commons: Arc<Commons>,
-    /// Set where the peer may not connect at all: every call is answered with this.
+    /// Set if the peer may not connect at all: every call gets this answer.
     refusal: Option<Arc<str>>,
 }
 
-/// An answer on its way: its connection is busy, and its bytes are paid for, until the last of it is written to the socket.
+/// An answer on its way: until its last byte is written to the socket, its connection is busy and its bytes are paid.
 struct Underway {
     body: Body,
     held: Arc<Held>,
@@ -48,10 +48,10 @@ struct Underway {
     paid: Option<Paid>,
 }
 
-/// What is held until an answer is out.
+/// What is held until an answer is sent.
 struct Held {
     _busy: Busy,
-    /// In a lock, since it is put in late: with the first part.
+    /// In a lock, because it is added late: with the first part.
     paid: OnceLock<Paid>,
 }
 
@@ -86,7 +86,7 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    /// The service is always ready: it is a value, and each call has a clone of it.
+    /// The service is always ready: it is a value, and each call has its own clone.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
@@ -105,7 +105,7 @@ where
         let (lane, commons, mut inner) = (self.lane.clone(), Arc::clone(&self.commons), self.inner.clone());
         let placed = async move {
             let (head, body) = request.into_parts();
-            // Before anything is waited for: what is not read keeps the calls behind it from being read.
+            // Before any wait: a call that is not read keeps the calls after it from being read.
             match take_in(body, &commons.budget).await {
                 Ok((message, room)) => {
                     let _place = lane.place().await;
@@ -140,7 +140,7 @@ impl hyper::body::Body for Underway {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(mut paid) = self.paid.take() {
             paid.encoded();
-            // There is nothing in it before.
+            // Before this it is empty.
             let _ = self.held.paid.set(paid);
         }
         let part = |bytes| Bytes::from_owner(Part { bytes, _held: Arc::clone(&self.held) });
@@ -162,7 +162,7 @@ impl AsRef<[u8]> for Part {
     }
 }
 
-/// Different for each call of this process, and unlikely to be met in another's log.
+/// Different for each call of this process, and probably different from those in another process's log.
 fn next_request_id() -> RequestId {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static START: std::sync::OnceLock<u64> = std::sync::OnceLock::new();

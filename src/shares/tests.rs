@@ -10,7 +10,7 @@ fn tenant(name: &str) -> Tenant {
     name.into()
 }
 
-/// Units, one at a time, until there are no more.
+/// Takes units, one at a time, until there are no more.
 fn all(shares: &Shares, name: &str) -> Vec<Held> {
     std::iter::from_fn(|| shares.take(&tenant(name), 1)).collect()
 }
@@ -42,7 +42,7 @@ fn firsts_are_for_those_who_hold_nothing_when_the_others_have_all() {
     assert!(shares.take(&tenant("g"), 1).is_some());
 }
 
-/// What `k` tenants hold that give back and take again for long enough.
+/// What `k` tenants hold that give back and take again for a long time.
 #[test]
 fn two_have_a_third_each_and_three_a_quarter() {
     for (tenants, each) in [(1, 60), (2, 40), (3, 30), (4, 24)] {
@@ -89,7 +89,7 @@ fn what_one_holds_becomes_anothers_within_its_share() {
     let shares = Shares::new(10);
     let read = shares.take(&tenant(""), 3).unwrap().pass_to(&tenant("shop")).unwrap();
     assert_eq!((shares.of(""), shares.of("shop"), read.tenant().as_str()), (0, 3, "shop"));
-    // 3 + 2 = 5 of ten are free then: just its share. One more is not.
+    // Then 3 + 2 = 5 of ten are free: exactly its share. One more is not granted.
     let more = shares.take(&tenant(""), 2).unwrap().pass_to(&tenant("shop")).unwrap();
     assert!(shares.take(&tenant(""), 1).unwrap().pass_to(&tenant("shop")).is_none());
     assert_eq!((shares.used(), shares.of("shop"), shares.of("")), (5, 5, 0), "what is refused is given back");
@@ -97,7 +97,7 @@ fn what_one_holds_becomes_anothers_within_its_share() {
     assert_eq!(shares.used(), 0);
 }
 
-/// What a former process left counts, however much it is; nobody is given anything while more is used than there is.
+/// What a former process left is counted, however much it is; nobody gets anything while more is in use than there is.
 #[test]
 fn what_is_there_already_counts_beyond_the_share() {
     let shares = Shares::new(10);
@@ -138,7 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Against a list of what everybody holds: granted if, and only if, the rule says so; and every count is right after each step.
+    /// Compared with a list of what everybody holds: granted if, and only if, the rule says so; and every count is right after each step.
     #[test]
     fn the_rule_is_kept_and_every_unit_is_counted(capacity in 0..64_usize, steps in prop::collection::vec(step(), 0..80)) {
         let shares = Shares::new(capacity);

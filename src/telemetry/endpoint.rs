@@ -1,5 +1,5 @@
-//! Small HTTP endpoints: the one for probes and Prometheus (`/metrics`, `/livez`, `/readyz`, `/statusz`), and any other pages at a port or a
-//! Unix socket. Whoever asks cannot hold anything for long: connections are few, each has one request and one time for all it does.
+//! Small HTTP endpoints: the one for probes and Prometheus (`/metrics`, `/livez`, `/readyz`, `/statusz`), and other pages at a port or a
+//! Unix socket. A client cannot block anything for long: connections are few, and each has one request and one time limit for everything.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,43 +24,43 @@ use tokio::time::{Duration, sleep};
 
 use super::Metrics;
 
-/// A client has this long to send its request's head.
+/// A client must send its request's head within this time.
 const TO_SEND: Duration = Duration::from_secs(5);
 
-/// It has this long to read the answer, once there is one.
+/// It must read the answer within this time, once there is one.
 const TO_READ: Duration = Duration::from_secs(5);
 
-/// What a connection may last, the making of the answer included.
+/// How long a connection may last, with the time to make the answer.
 const WHOLE: Duration = Duration::from_secs(20);
 
 /// The largest head of a request in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Connections to a port served at once; one more, and the oldest is closed. A client that reads needs milliseconds.
+/// Connections to a port that are served at once; if there is one more, the oldest is closed. A client that reads needs milliseconds.
 const MAX_CONNECTIONS: usize = 64;
 
 /// The same at a Unix socket: only people ask there, and an answer may be long.
 const MAX_PEOPLE: usize = 8;
 
-/// What the endpoint reports of the daemon.
+/// What the endpoint reports about the daemon.
 #[async_trait]
 pub trait Status: Debug + Send + Sync {
     /// Whether a mount could be served now; if not, a line for each reason.
     async fn ready(&self) -> Result<(), Vec<String>>;
 
-    /// Sets what is measured when somebody looks.
+    /// Sets the gauges that are measured only at a request.
     fn measure(&self) {}
 
     /// The daemon's state for a person, as JSON.
     async fn status(&self) -> serde_json::Value;
 }
 
-/// What there is to GET.
+/// The pages for GET.
 #[async_trait]
 pub trait Pages: Debug + Send + Sync {
     async fn page(&self, path: &str) -> Page;
 
-    /// Why this user may not ask, if that is so. Over a network nobody knows who asks.
+    /// Why this user may not ask, if that is so. Over a network the user is not known.
     fn refusal(&self, _uid: u32) -> Option<String> {
         None
     }
@@ -142,7 +142,7 @@ impl Endpoint {
         Ok(Self(Listener::Tcp(TcpListener::bind(address).await?)))
     }
 
-    /// At a Unix socket that is bound already.
+    /// At a Unix socket that is already bound.
     pub fn at(socket: UnixListener) -> Self {
         Self(Listener::Unix(socket))
     }
@@ -183,7 +183,7 @@ impl Endpoint {
     }
 }
 
-/// Those that are served now. They end with the endpoint.
+/// The connections that are served now. They end with the endpoint.
 struct Connections(VecDeque<AbortHandle>);
 
 impl Drop for Connections {
@@ -201,7 +201,7 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let refusal = match stream.peer_cred() {
                     Ok(peer) => pages.refusal(peer.uid()),
-                    Err(error) => Some(format!("your user id cannot be told: {error}")),
+                    Err(error) => Some(format!("your user id cannot be read: {error}")),
                 };
                 Ok((Box::new(stream), refusal))
             }
@@ -209,7 +209,7 @@ impl Listener {
     }
 }
 
-/// One request and its answer. Connections are not kept: each has one time for all it does.
+/// One request and its answer. Connections are not reused: each has one time limit for everything.
 async fn converse(stream: Box<dyn Stream>, refusal: Option<String>, pages: Arc<dyn Pages>) {
     let answered = Arc::new(Notify::new());
     let service = service_fn(|request| {
@@ -226,7 +226,7 @@ async fn converse(stream: Box<dyn Stream>, refusal: Option<String>, pages: Arc<d
         answered.notified().await;
         sleep(TO_READ).await;
     };
-    // A client that breaks off is its own affair.
+    // If a client breaks off, that is not the daemon's problem.
     tokio::select! {
         _ = builder.serve_connection(TokioIo::new(stream), service) => {}
         () = unread => {}

@@ -1,4 +1,4 @@
-//! Gauges that have a value only where it is known: one that is not known is left out, since 0 would be an answer.
+//! Gauges that have a value only if it is known: an unknown one is left out, because 0 would be a value.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,11 +51,12 @@ impl Collector for Known {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let Values { oldest_success, oldest_stale, stale_half, pods_without_volume, keys_fetched } = *self.lock();
         if let Some(at) = oldest_success {
-            let help = "Of the volumes of keyferry_volumes that were ever delivered: when the one that waits longest for its next success had its last, in Unix time";
+            let help = "When the last success was, of the volume of keyferry_volumes whose last success is longest ago, in Unix time";
             gauge(&mut encoder, "volume_oldest_success_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(at) = oldest_stale {
-            let help = "Of the answers that volumes of keyferry_volumes have because a store is out: when the store was asked for the oldest, in Unix time";
+            let help =
+                "When the store was asked for the oldest answer that volumes of keyferry_volumes have because a store is out, in Unix time";
             gauge(&mut encoder, "volume_oldest_stale_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(at) = stale_half {

@@ -1,4 +1,4 @@
-//! Logs, by `tracing`, to standard error: standard output belongs to the audit lines.
+//! Logs, by `tracing`, to standard error: standard output is for the audit lines.
 
 use std::io::{self, IsTerminal};
 
@@ -27,7 +27,7 @@ impl LogConfig {
         let format = reader.parsed("format", faults, |text| match text {
             "json" => Ok(LogFormat::Json),
             "text" => Ok(LogFormat::Text),
-            _ => Err(format!("{text:?} is no log format (json or text)")),
+            _ => Err(format!("{text:?} is not a log format (write json or text)")),
         });
         let level = reader.parsed("level", faults, |text| match text {
             "error" => Ok(LevelFilter::ERROR),
@@ -35,7 +35,7 @@ impl LogConfig {
             "info" => Ok(LevelFilter::INFO),
             "debug" => Ok(LevelFilter::DEBUG),
             "trace" => Ok(LevelFilter::TRACE),
-            _ => Err(format!("{text:?} is no log level (error, warn, info, debug or trace)")),
+            _ => Err(format!("{text:?} is not a log level (write error, warn, info, debug or trace)")),
         });
         Self { format: format.unwrap_or(default.format), level: level.unwrap_or(default.level) }
     }
@@ -47,8 +47,8 @@ impl Default for LogConfig {
     }
 }
 
-/// Starts to log: events are put into words where they happen, and written by the outlet's thread. Only our own events are heard: a
-/// library's debug output could hold what it was handed.
+/// Starts logging: the caller's thread makes the text of an event, and the outlet's thread writes it. Only our own events are logged: a
+/// library's debug output could have secrets that it was given.
 pub fn start(config: LogConfig, outlet: &Outlet) {
     let ours = tracing_subscriber::filter::Targets::new().with_target("keyferry", config.level);
     let registry = tracing_subscriber::registry().with(ours);
@@ -62,13 +62,13 @@ pub fn start(config: LogConfig, outlet: &Outlet) {
     report_panics_without_their_words();
 }
 
-/// Whether a stream is a terminal that shows colours, and they are wanted (<https://no-color.org>).
+/// Whether a stream is a terminal that shows colours, and the user allows them (<https://no-color.org>).
 pub fn shows_colours(stream: &impl IsTerminal) -> bool {
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     stream.is_terminal() && wanted && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A panic's message may hold anything; its place is enough to find the bug.
+/// A panic's message may contain anything; its place is enough to find the bug.
 fn report_panics_without_their_words() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();

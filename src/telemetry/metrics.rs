@@ -1,5 +1,5 @@
-//! The daemon's metrics, in one struct that is handed down: there is no global registry.
-//! Labels are bounded: codes, backends and operations, never a Pod's or a secret's name.
+//! The daemon's metrics, in one struct that is passed on: there is no global registry.
+//! Labels have a limited number of values: codes, backends and operations, never a Pod's or a secret's name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use tokio::time::{Duration, Instant};
 use super::known::Known;
 use super::process::Process;
 
-/// Upper bounds in seconds: from a memoised mount to the caller's deadline.
+/// Upper bounds in seconds: from a mount with a remembered answer to the caller's deadline.
 const SECONDS: [f64; 14] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0];
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -98,12 +98,12 @@ struct LeaseLabels {
     event: &'static str,
 }
 
-/// What can happen to a lease.
+/// What can happen with a lease.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LeaseEvent {
     /// The store does not know it any more, or refuses to renew it.
     Dropped,
-    /// It came to its end.
+    /// It has expired.
     Ended,
     Issued,
     RenewFailed,
@@ -116,17 +116,18 @@ pub enum LeaseEvent {
     Revoked,
 }
 
-/// What became of an Event on a Pod.
+/// What happened to an Event on a Pod.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum EventOutcome {
-    /// Its namespace has its share of this minute, the API server could not be asked or takes no such Event, or there is nobody to see it.
+    /// Its namespace has used its share of this minute, the API server could not be asked or does not accept such an Event, or nobody can
+    /// see it.
     Dropped,
-    /// The daemon may not tell Events.
+    /// The daemon may not send Events.
     Refused,
     Sent,
 }
 
-/// A backend's last call that failed by the store's own trouble. What one secret or one Pod lacks is not that.
+/// A backend's last call that failed because of the store. Problems of one secret or one Pod do not count.
 #[derive(Clone, Copy, Debug)]
 pub struct LastFault {
     pub fault: &'static str,
@@ -170,26 +171,26 @@ pub struct Metrics {
     changes: Family<MountLabels, Counter>,
     events: Family<EventLabels, Counter>,
     known: Arc<Known>,
-    /// Of the configured backends, and those of former configurations: bounded by them.
+    /// For the configured backends and those of former configurations: so there are few.
     faults: Mutex<BTreeMap<String, LastFault>>,
 }
 
-/// What there is to say of all volumes. Times are in Unix time.
+/// The facts about all volumes. Times are in Unix time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VolumeCounts {
     pub current: usize,
     pub failing: usize,
-    /// Delivered, with an answer of before.
+    /// Delivered, with an earlier answer.
     pub stale: usize,
-    /// When the one whose last success is longest ago had it.
+    /// The oldest of the volumes' last successes.
     pub oldest_success: Option<f64>,
-    /// When the store was asked for the oldest answer that a volume has because the store is out.
+    /// When the store gave the oldest answer that a volume has because the store is out.
     pub oldest_stale: Option<f64>,
-    /// When the first such answer has used up half of its time.
+    /// When the first such answer passed half of its time.
     pub stale_half: Option<f64>,
 }
 
-/// The counters of one backend's cache: looked up once, not at each hit.
+/// The counters of one backend's cache: looked up once, not at each use.
 #[derive(Clone, Debug)]
 pub struct CacheCounters {
     pub hits: Counter,
@@ -200,14 +201,14 @@ pub struct CacheCounters {
     backend: String,
 }
 
-/// The counters of one kind of a backend's calls that went well: looked up once, not at each of them.
+/// The counters of one kind of a backend's successful calls: looked up once, not at each call.
 #[derive(Clone, Debug)]
 pub struct CallCounters {
     calls: Counter,
     seconds: Histogram,
 }
 
-/// Counts one thing in a gauge while it lives.
+/// Counts one thing in a gauge while it exists.
 #[derive(Debug)]
 pub struct Counted(Gauge);
 
@@ -263,7 +264,8 @@ impl Metrics {
         metrics
     }
 
-    /// A counter that appears with its first event hides that event from `increase()`: what is bounded and known is there from the start.
+    /// If a counter appears only with its first event, `increase()` does not see that event: so counters with few known labels exist from
+    /// the start.
     fn begin(&self) {
         for outcome in ["ok", "failed"] {
             drop(self.reloads.get_or_create(&ReloadLabels { outcome }));
@@ -279,7 +281,7 @@ impl Metrics {
         self.volumes(VolumeCounts::default());
     }
 
-    /// The codes that a mount can fail with: each has its counter from now on.
+    /// The codes of failed mounts: each has its counter from now on.
     pub fn expect_codes(&self, codes: impl IntoIterator<Item = &'static str>) {
         for code in codes {
             drop(self.mounts.get_or_create(&MountLabels { outcome: "failed", code }));
@@ -361,7 +363,12 @@ impl Metrics {
             Unit::Bytes,
             metrics.memory.clone(),
         );
-        registry.register_with_unit("memory_limit", "The most that may be in use of it", Unit::Bytes, metrics.memory_limit.clone());
+        registry.register_with_unit(
+            "memory_limit",
+            "The most memory of this kind that may be in use",
+            Unit::Bytes,
+            metrics.memory_limit.clone(),
+        );
         registry.register("waiting", "Mounts that wait, by what for: place, memory, work", metrics.waiting.clone());
         registry.register(
             "refused",
@@ -442,7 +449,7 @@ impl Metrics {
         );
     }
 
-    /// A mount was answered. `code` is `None` where it went well.
+    /// A mount was answered. `code` is `None` if it succeeded.
     pub fn mount(&self, code: Option<&'static str>, took: Duration, at_unix_seconds: f64) {
         let outcome = if code.is_none() { "ok" } else { "failed" };
         self.mounts.get_or_create(&MountLabels { outcome, code: code.unwrap_or("OK") }).inc();
@@ -455,7 +462,7 @@ impl Metrics {
         self.bytes.inc_by(bytes as u64);
     }
 
-    /// A backend answered. `fault` is `None` where it went well.
+    /// A backend answered. `fault` is `None` if it succeeded.
     pub fn backend_call(&self, backend: &str, operation: &'static str, fault: Option<&'static str>, took: Duration) {
         let labels = BackendLabels { backend: backend.to_owned(), operation, outcome: fault.unwrap_or("ok") };
         self.backend_calls.get_or_create(&labels).inc();
@@ -466,7 +473,7 @@ impl Metrics {
         }
     }
 
-    /// There is such a backend: what alerts look at is there from now on.
+    /// A backend exists: the metrics that alerts look at exist from now on.
     pub fn backend_begins(&self, backend: &str) {
         for outcome in ["ok", "throttled", "timed_out", "unavailable"] {
             let labels = BackendLabels { backend: backend.to_owned(), operation: "fetch", outcome };
@@ -479,14 +486,14 @@ impl Metrics {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).get(backend).copied()
     }
 
-    /// As [`Metrics::backend_call`] of what went well, for who makes many.
+    /// As [`Metrics::backend_call`] for successful calls, for code that makes many.
     pub fn backend_calls(&self, backend: &str, operation: &'static str) -> CallCounters {
         let labels = BackendLabels { backend: backend.to_owned(), operation, outcome: "ok" };
         let calls = self.backend_calls.get_or_create_owned(&labels);
         CallCounters { calls, seconds: self.backend_seconds.get_or_create_owned(&BackendName { backend: backend.to_owned() }) }
     }
 
-    /// Counts the requests to a backend that were spared by an equal one.
+    /// Counts the requests to a backend that an equal request made unnecessary.
     pub fn coalesced(&self, backend: &str) -> Counter {
         self.backend_coalesced.get_or_create_owned(&BackendName { backend: backend.to_owned() })
     }
@@ -497,12 +504,12 @@ impl Metrics {
         CacheCounters { hits, misses, stales, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
     }
 
-    /// Counts a failover's answers that are of one of its members.
+    /// Counts a failover's answers that come from one of its members.
     pub fn failover(&self, backend: &str, by: &str) -> Counter {
         self.failover_answers.get_or_create_owned(&FailoverLabels { backend: backend.to_owned(), by: by.to_owned() })
     }
 
-    /// Of each backend in force: whether its store is out, and since when that is so.
+    /// For each backend in force: whether its store is out, and since when.
     pub fn breakers<'b>(&self, backends: impl Iterator<Item = (&'b str, bool, jiff::Timestamp)>) {
         self.breaker_open.clear();
         self.breaker_changed.clear();
@@ -522,7 +529,7 @@ impl Metrics {
         self.audit_alerts.get_or_create_owned(&AlertLabels { rule })
     }
 
-    /// The configuration was read anew.
+    /// The configuration was read again.
     pub fn reloaded(&self, ok: bool) {
         self.reloads.get_or_create(&ReloadLabels { outcome: if ok { "ok" } else { "failed" } }).inc();
         self.config_current.set(ok.into());
@@ -540,12 +547,12 @@ impl Metrics {
         self.lease_events.get_or_create(&LeaseLabels { backend: backend.to_owned(), event: event.as_str() }).inc();
     }
 
-    /// A lease that is kept and given.
+    /// A lease that is kept and given to Pods.
     pub fn lease_kept(&self, backend: &str) -> Counted {
         Counted::by(self.leases.get_or_create_owned(&BackendName { backend: backend.to_owned() }))
     }
 
-    /// Memory in use of a pot, and the most there may be.
+    /// Memory in use in one part, and the most that is allowed.
     pub fn pot(&self, pot: &'static str, used: usize, limit: usize) {
         let set = |family: &Family<PotLabels, Gauge>, bytes| {
             family.get_or_create(&PotLabels { pot }).set(i64::try_from(bytes).unwrap_or(i64::MAX))
@@ -564,7 +571,7 @@ impl Metrics {
         self.known.stale_half(stale_half);
     }
 
-    /// So many volumes have no place in the table, or lost theirs.
+    /// This many volumes have no place in the table, or lost theirs.
     pub fn volumes_untracked(&self, count: usize) {
         self.volumes_untracked.inc_by(count as u64);
     }
@@ -574,23 +581,23 @@ impl Metrics {
         self.volumes_watched.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// A volume was written because a secret changed, or had to be. `code` is `None` where it went well.
+    /// A volume was written because a secret changed, or should have been. `code` is `None` if it succeeded.
     pub fn change(&self, code: Option<&'static str>) {
         let outcome = if code.is_none() { "ok" } else { "failed" };
         self.changes.get_or_create(&MountLabels { outcome, code: code.unwrap_or("OK") }).inc();
     }
 
-    /// An Event on a Pod, or one that should have been.
+    /// An Event on a Pod, sent or not.
     pub fn event(&self, outcome: EventOutcome) {
         self.events.get_or_create(&EventLabels { outcome: outcome.as_str() }).inc();
     }
 
-    /// Running Pods whose volume is not mounted; `None`: nobody can tell on this node.
+    /// Running Pods whose volume is not mounted; `None`: not known on this node.
     pub fn pods_without_volume(&self, count: Option<usize>) {
         self.known.pods_without_volume(count);
     }
 
-    /// When the issuer's keys were fetched, in Unix time; `None`: they are not fetched, or were not yet.
+    /// When the issuer's keys were fetched, in Unix time; `None`: they are not fetched, or not yet.
     pub fn keys_fetched(&self, at: Option<f64>) {
         self.known.keys_fetched(at);
     }
@@ -600,7 +607,7 @@ impl Metrics {
         self.waiting.get_or_create(&WaitLabels { what }).set(i64::try_from(many).unwrap_or(i64::MAX));
     }
 
-    /// A mount was refused for want of something that tenants share.
+    /// A mount was refused because tenants have used what they share.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&RefusalLabels { reason }).inc();
     }
@@ -631,7 +638,7 @@ impl CallCounters {
 // === impl CacheCounters ===
 
 impl CacheCounters {
-    /// So many answers were dropped, for one of a few reasons.
+    /// This many answers were dropped, for one of a few reasons.
     pub fn evicted(&self, reason: &'static str, count: usize) {
         if count > 0 {
             self.evictions.get_or_create(&EvictionLabels { backend: self.backend.clone(), reason }).inc_by(count as u64);

@@ -1,5 +1,6 @@
-//! What the daemon says of itself: logs ([`logs`], which leave by an [`outlet`]), metrics ([`metrics`]) and the HTTP endpoint that serves them ([`endpoint`]).
-//! A leaf: every room may use it, and it uses none.
+//! What the daemon reports about itself: logs ([`logs`], written by an [`outlet`]), metrics ([`metrics`]) and the HTTP endpoint that serves
+//! them ([`endpoint`]).
+//! Every module may use this one, and it uses no other.
 
 pub mod endpoint;
 mod known;

@@ -1,7 +1,7 @@
-//! The way out for the log's lines, which never makes its caller wait: a bounded queue, and a thread that empties it.
+//! The output of the log's lines, which never makes its caller wait: a bounded queue, and a thread that empties it.
 //!
-//! In a container standard error is a pipe. A log collector that stalls leaves it full, and a thread of the runtime that wrote there
-//! itself would wait, and with it the mounts of every tenant.
+//! In a container standard error is a pipe. If a log collector stops reading, the pipe becomes full. A thread of the runtime that wrote to
+//! it would then wait, and the mounts of every tenant with it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-/// Bytes of lines that may wait, each counted with [`OVERHEAD`].
+/// Bytes of lines that may wait; each counts with [`OVERHEAD`].
 const QUEUE: usize = 1024 * 1024;
 
-/// What a waiting line takes besides its text, in bytes.
+/// What a waiting line costs in bytes, in addition to its text.
 const OVERHEAD: usize = 64;
 
-/// Where a descriptor does not wait by itself, it is tried again after this time.
+/// If a descriptor does not wait by itself, Keyferry tries again after this time.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// A queue of lines to one writer. Clones share it.
@@ -36,16 +36,16 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: VecDeque<Vec<u8>>,
-    /// Of the lines that wait, and of the one that is being written.
+    /// For the lines that wait, and the line that is being written.
     bytes: usize,
     writing: bool,
-    /// Lines lost since this was last said.
+    /// Lines that were lost since this was last reported.
     missed: u64,
-    /// The writing thread: its own word on lost lines always has room.
+    /// The writing thread: there is always room for its own report of lost lines.
     writer: Option<thread::ThreadId>,
 }
 
-/// Writes on where a descriptor says that it would have to wait.
+/// Continues a write where a descriptor says that it would have to wait.
 #[derive(Debug)]
 pub struct Patient<W>(pub W);
 
@@ -55,15 +55,15 @@ impl Outlet {
     /// To standard error.
     ///
     /// # Errors
-    /// No thread or descriptor can be had.
+    /// No thread or descriptor is available.
     pub fn stderr() -> io::Result<Self> {
         Self::to(Box::new(own_descriptor(&io::stderr())?))
     }
 
-    /// To any writer, by a thread of its own, which ends with the process.
+    /// To any writer, by its own thread, which ends with the process.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// No thread is available.
     pub fn to(writer: Box<dyn Write + Send>) -> io::Result<Self> {
         let outlet = Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), lost: Counter::default() }));
         let shared = Arc::clone(&outlet.0);
@@ -71,7 +71,7 @@ impl Outlet {
         Ok(outlet)
     }
 
-    /// Puts a line, with its end, into the queue. Where there is no room it is lost, and counted.
+    /// Puts a line, with its end, into the queue. If there is no room, the line is lost and counted.
     pub fn push(&self, line: Vec<u8>) {
         let mut state = self.0.lock();
         let bytes = line.len() + OVERHEAD;
@@ -85,7 +85,7 @@ impl Outlet {
         self.0.changed.notify_all();
     }
 
-    /// Waits until everything is written, for at most `limit`. Whether it is.
+    /// Waits until everything is written, for at most `limit`. Returns whether it is.
     pub fn flush(&self, limit: Duration) -> bool {
         let waiting = |state: &mut State| !state.lines.is_empty() || state.writing;
         let (state, _) = self.0.changed.wait_timeout_while(self.0.lock(), limit, waiting).unwrap_or_else(PoisonError::into_inner);
@@ -122,7 +122,7 @@ impl Shared {
         }
     }
 
-    /// Ends a line. How many were lost, if lines come through again and half of the queue is free: then there is room to say so.
+    /// Ends a line. Returns how many were lost, if lines pass again and half of the queue is free: then there is room to report it.
     fn written(&self, bytes: usize, came_through: bool) -> u64 {
         let mut state = self.lock();
         state.bytes -= bytes;
@@ -148,7 +148,7 @@ impl fmt::Debug for Outlet {
     }
 }
 
-/// What `tracing` writes: one event at a time, whole.
+/// The writer for `tracing`: one whole event at a time.
 impl Write for Outlet {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line.to_vec());
@@ -160,10 +160,10 @@ impl Write for Outlet {
     }
 }
 
-/// A descriptor of our own for what a standard stream leads to. The stream has a lock, which a write that hangs would hold.
+/// Our own descriptor for the target of a standard stream. The stream has a lock, which a hanging write would hold.
 ///
 /// # Errors
-/// No descriptor can be had.
+/// No descriptor is available.
 pub fn own_descriptor(stream: &impl AsFd) -> io::Result<File> {
     Ok(File::from(stream.as_fd().try_clone_to_owned()?))
 }
@@ -242,7 +242,7 @@ mod tests {
         assert!(state.bytes <= QUEUE && state.lines.len() < 10_000, "{} {}", state.bytes, state.lines.len());
         assert_eq!(state.missed, outlet.lost().get());
         drop(state);
-        // It flows again: nothing that was kept is lost.
+        // The lines pass again: none of the kept lines is lost.
         let kept = 10_010 - outlet.lost().get();
         for _ in 0..kept {
             read.recv().unwrap();
@@ -270,7 +270,7 @@ mod tests {
                 if self.0 % 2 == 1 {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
-                // A part at a time, as a pipe that is nearly full.
+                // One part at a time, like a pipe that is almost full.
                 let part = &bytes[..1];
                 self.1.send(part.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
                 Ok(1)

@@ -1,5 +1,5 @@
-//! The process as the kernel sees it, under the names that every Prometheus client has for it
-//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). It is read when somebody scrapes, and at no other time.
+//! The process as the kernel sees it, under the names that every Prometheus client uses
+//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). It is read only at a scrape.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,13 +14,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use rustix::process::{Resource, getrlimit};
 
-/// Times in `/proc/<pid>/stat` are counted in hundredths of a second on every processor that we build for (proc_pid_stat(5), `USER_HZ`).
+/// Times in `/proc/<pid>/stat` are in hundredths of a second on every processor that we build for (proc_pid_stat(5), `USER_HZ`).
 const TICKS: f64 = 100.0;
 
-/// The most that is read of one file of `/proc`, in bytes. `/proc/stat` has a line for each processor and one for all interrupts.
+/// The most bytes of one file of `/proc` that are read. `/proc/stat` has a line for each processor and one for all interrupts.
 const MOST: u64 = 256 * 1024;
 
-/// What is not known is left out, such as where `/proc` is not mounted.
+/// Unknown values are left out, for example if `/proc` is not mounted.
 #[derive(Debug)]
 pub(super) struct Process {
     proc: PathBuf,
@@ -60,7 +60,7 @@ impl Process {
         Some(kib * 1024)
     }
 
-    /// Without the one that the look itself takes.
+    /// Without the descriptor of this look itself.
     fn open_descriptors(&self) -> Option<u64> {
         let open = fs::read_dir(self.proc.join("self/fd")).ok()?.count();
         Some((open as u64).saturating_sub(1))
@@ -76,7 +76,7 @@ impl Process {
 }
 
 impl Stat {
-    /// `4242 (a name) S ...`: the name may have any character, so fields are counted from its last bracket on.
+    /// `4242 (a name) S ...`: the name may have any character, so fields are counted from the last bracket on.
     fn parse(text: &str) -> Option<Self> {
         let (_, fields) = text.rsplit_once(')')?;
         // The first is number 3 in proc_pid_stat(5).
@@ -104,7 +104,7 @@ impl Collector for Process {
         if let Some(open) = self.open_descriptors() {
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", None, open)?;
         }
-        // Without a limit there is no number.
+        // If there is no limit, there is no number.
         if let Some(most) = getrlimit(Resource::Nofile).current {
             gauge(&mut encoder, "process_max_fds", "The most file descriptors that may be open", None, most)?;
         }

@@ -24,7 +24,7 @@ fn all(turns: &Turns, name: &str) -> Vec<Turn> {
     std::iter::from_fn(|| at_once(turns, name)).collect()
 }
 
-/// The turn of somebody in the lines, if they were served.
+/// The turn of one that waits in the lines, if it was served.
 fn served(waiting: Waiting) -> Option<Turn> {
     waiting.turn(never()).now_or_never().flatten()
 }
@@ -130,7 +130,7 @@ async fn a_wait_ends_when_it_was_to_end() {
     let began = Instant::now();
     assert!(turns.take(&tenant("b"), began + Duration::from_secs(7)).await.is_none());
     assert_eq!((began.elapsed().as_secs(), turns.waiting()), (7, 0));
-    // What is there at the very end counts.
+    // A turn that comes at the very end counts.
     let waiting = turns.line_up(&tenant("b"));
     sleep(Duration::from_secs(1)).await;
     drop(held);
@@ -148,7 +148,7 @@ async fn who_cannot_be_served_keeps_its_place() {
     let blocked = turns.line_up(&tenant("a"));
     let c = served(turns.line_up(&tenant("c"))).unwrap();
     let (behind, behind_too) = (turns.line_up(&tenant("c")), turns.line_up(&tenant("b")));
-    // All four are held; what comes back is for none of those who hold something, until it is enough for the first of them.
+    // All four are held. What comes back is for none of those that hold something, until it is enough for the first of them.
     drop(c);
     assert_eq!(turns.waiting(), 2, "the one that holds nothing now");
     drop((a, b));
@@ -160,7 +160,7 @@ async fn who_cannot_be_served_keeps_its_place() {
 #[tokio::test]
 async fn a_ticket_is_in_several_lines_and_the_first_turn_counts() {
     let turns = Turns::new(2);
-    // One of "a" and one of "b" hold all there is; "a" has a line of its own.
+    // One of "a" and one of "b" hold everything; "a" has its own line.
     let (a, b) = (at_once(&turns, "a").unwrap(), at_once(&turns, "b").unwrap());
     let first = turns.line_up(&tenant("a"));
     let flight = turns.line_up(&tenant("a"));
@@ -192,7 +192,7 @@ async fn a_ticket_that_nobody_waits_with_leaves_all_lines() {
     assert!(turns.waiting() == 0 && turns.lock().by.is_empty() && turns.lock().round.is_empty());
     drop(held);
     assert!(is_empty(&turns));
-    // Where its tenant finds a turn at once, standing in its line is enough.
+    // If its tenant finds a turn at once, a place in that line is enough.
     let held = all(&turns, "a");
     let flight = turns.line_up(&tenant("a"));
     drop(held);
@@ -297,7 +297,7 @@ async fn who_waits_for_turns_to_come_back_is_told_from_who_waits_in_vain() {
     assert!(is_empty(&turns));
 }
 
-/// Ten thousand tenants come and go, and leave nothing.
+/// Ten thousand tenants come and leave, and nothing of them stays.
 #[tokio::test]
 async fn nobody_is_remembered() {
     let turns = Turns::new(1);

@@ -307,7 +307,7 @@ fn a_full_disk_cuts_no_line() {
             assert!((50..300).contains(&answered.len()), "{}", answered.len());
             let another = house.request(&pod("shop", "another-with-a-longer-name", "web"), DB);
             let refused = provider.mount(another.clone()).await.unwrap_err();
-            insta::assert_snapshot!(refused.message(), @"AuditUnavailable: the audit line could not be written, and audit.failClosed is set: No space left on device (os error 28) (free the disk or mend the file named by audit.file; mounts go on by themselves)");
+            insta::assert_snapshot!(refused.message(), @"AuditUnavailable: the audit line could not be written, and audit.failClosed is set: No space left on device (os error 28) (free space on the disk, or repair the file that audit.file names; mounts then go on by themselves)");
             let with_a_line = |lines: Vec<Value>| lines.iter().filter_map(|line| Some(line["pod"].as_str()?.to_owned())).collect::<BTreeSet<_>>();
             assert_eq!(with_a_line(lines(&small)), answered, "who has an answer, and nobody else");
             fs::remove_file(small.join("audit.jsonl.1")).unwrap();

@@ -170,7 +170,7 @@ fn a_token_that_has_ended_brings_nothing() {
         node.runtime.block_on(provider.mount(request)).unwrap();
         node.sleep(Duration::from_secs(5));
         let error = node.refused(&provider, &volume, "IdentityUnverified");
-        assert!(error.starts_with("IdentityUnverified: expired: the token of the last mount ended at "), "{error}");
+        assert!(error.starts_with("IdentityUnverified: expired: the token of the last mount expired at "), "{error}");
         // The next mount brings another.
         node.mount(&provider, PASSWORD).unwrap();
         node.set_password("newest");

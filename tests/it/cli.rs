@@ -313,10 +313,10 @@ fn serve_prints_all_faults_of_the_configuration_with_their_places() {
     error: ROOT/keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
     error: ROOT/keyferry.yaml:1:12: socketDir: "run/sockets" is not an absolute path (start it with /)
     error: ROOT/keyferry.yaml:2:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
-    error: ROOT/keyferry.yaml:3:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
+    error: ROOT/keyferry.yaml:3:16: allowedPeers: "root" is not a user id (write a number, such as 0 for root)
     error: ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     error: ROOT/keyferry.yaml:7:1: polcy: is not a known key (did you mean `policy`?)
-    error: ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count (write a whole number from 1 to 100000)
+    error: ROOT/keyferry.yaml:8:19: limits.mounts: "0" is not a count (write a whole number from 1 to 100000)
     "#);
 }
 

@@ -201,7 +201,7 @@ fn only_the_pods_own_tmpfs_is_written() {
         mount(&["--rbind", "/proc", target.to_str().unwrap()]);
         insta::assert_snapshot!(refusal(), @"InvalidArgument InvalidRequest: target_path: KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount is not in memory (a secret must not touch a disk; the driver mounts a tmpfs there first)");
         mount(&["-t", "tmpfs", "-o", "ro", "tmpfs", target.to_str().unwrap()]);
-        insta::assert_snapshot!(refusal().replace(|c: char| c.is_ascii_digit(), "0"), @"InvalidArgument InvalidRequest: target_path: cannot make the folder ..0000_00_00_00_00_00.000000000k in the volume: Read-only file system (os error 00) (the volume is mounted read-only: let its writer have it read-write)");
+        insta::assert_snapshot!(refusal().replace(|c: char| c.is_ascii_digit(), "0"), @"InvalidArgument InvalidRequest: target_path: cannot make the folder ..0000_00_00_00_00_00.000000000k in the volume: Read-only file system (os error 00) (the volume is mounted read-only: mount it read-write for its writer)");
 
         // Links, in place of the target and on the way to it.
         let other = node.volume(&pod("shop", "other", "web"), "size=1m");
@@ -215,7 +215,7 @@ fn only_the_pods_own_tmpfs_is_written() {
             let error = node.runtime.block_on(provider.mount(request)).unwrap_err();
             let message = error.message().replace(node.kubelet.to_str().unwrap(), "KUBELET").replace(name, "NAME");
             insta::allow_duplicates! {
-                insta::assert_snapshot!(message, @"InvalidRequest: target_path: cannot open KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/NAME/mount: Too many levels of symbolic links (os error 40) (a link or a file stands where a folder should; none is followed)");
+                insta::assert_snapshot!(message, @"InvalidRequest: target_path: cannot open KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/NAME/mount: Too many levels of symbolic links (os error 40) (a link or a file is there instead of a folder; Keyferry follows no link)");
             }
         }
 
@@ -349,7 +349,7 @@ fn the_documented_capabilities_are_enough() {
         let provider = confined("");
         node.mount(&provider, PASSWORD).unwrap();
         node.mount(&provider, PASSWORD).unwrap();
-        insta::assert_snapshot!(node.refusal(&provider, owned), @"InvalidArgument InvalidRequest: target_path: cannot set the owner of password in the volume: Operation not permitted (os error 1) (to give a file away takes the capability CHOWN; docs/delivery.md has what else)");
+        insta::assert_snapshot!(node.refusal(&provider, owned), @"InvalidArgument InvalidRequest: target_path: cannot set the owner of password in the volume: Operation not permitted (os error 1) (to change a file's owner, Keyferry needs the capability CHOWN; see docs/delivery.md)");
         assert_eq!(seen(&volume), ["db/password 0400 0:0 correct horse"]);
         provider.stop();
 

@@ -154,7 +154,7 @@ async fn what_a_peers_class_may_not_is_told_in_its_own_words() {
     # another audience
     PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "elsewhere", and backends.bao.classMay.audience does not grant that to ServiceAccount shop/web (leave audience out; or the cluster's admin can add it there)
     # the daemon's audience
-    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
+    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)
     # a misspelt parameter
     InvalidArgument InvalidRequest: rolName: is not a known key (did you mean `roleName`?); roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     # a provider without a backend

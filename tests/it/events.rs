@@ -195,7 +195,7 @@ async fn a_right_that_is_missing_is_said_once_and_a_reload_turns_events_off_and_
         scene.mount(&provider, &pod("shop", &format!("web-{n}"), "web")).await.unwrap();
     }
     eventually("they are refused", async || metric(&provider, &["keyferry_events_total", "refused"]).await > 2.5).await;
-    let said = "Events on Pods are not told (events.enabled): POST https://";
+    let said = "Events on Pods are not sent (events.enabled): POST https://";
     assert_eq!(provider.log().matches(said).count(), 1, "{}", provider.log());
     assert!(provider.log().contains("needs a ClusterRole with the verbs `create` and `patch` on events of events.k8s.io"));
 
@@ -240,7 +240,7 @@ fn outside_of_a_cluster_there_is_nobody_to_tell() {
     command.arg("serve").arg("--config").arg(house.path("keyferry.yaml"));
     let (code, _, errors) = run(&mut command, "");
     assert_eq!(code, 2, "{errors}");
-    insta::assert_snapshot!(errors, @"error: events.enabled: this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (Keyferry tells Events to the API server of its own cluster, with its own token: remove `events` outside of a cluster, and add components/events to your overlay in one)");
+    insta::assert_snapshot!(errors, @"error: events.enabled: this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (Keyferry sends Events with its own token to the API server of its cluster: outside of a cluster, remove `events`; in a cluster, add components/events to your overlay)");
 }
 
 /// One namespace has used up the node's share of Events. Keyferry still reports another's, and nothing waits.

@@ -310,7 +310,7 @@ async fn with_fail_closed_no_mount_goes_without_its_line() {
         let status = provider.mount(house.request(&web(), DB)).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);
         insta::allow_duplicates! {
-            insta::assert_snapshot!(status.message(), @"AuditUnavailable: the audit line could not be written, and audit.failClosed is set: No space left on device (os error 28) (free the disk or mend the file named by audit.file; mounts go on by themselves)");
+            insta::assert_snapshot!(status.message(), @"AuditUnavailable: the audit line could not be written, and audit.failClosed is set: No space left on device (os error 28) (free space on the disk, or repair the file that audit.file names; mounts then go on by themselves)");
         }
     }
     assert_eq!(provider.metric("keyferry_mounts_total{outcome=\"failed\",code=\"AuditUnavailable\"}").await, 3);

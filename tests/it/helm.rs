@@ -272,7 +272,7 @@ fn what_no_schema_sees_is_found_by_keyferry_check() {
         let (code, out, _) = run(keyferry().args(["check", "--config", "-"]), &stream);
         assert_eq!(code, 1);
         insta::allow_duplicates!(insta::assert_snapshot!(out, @r#"
-        <stdin>:31:9: error: policy rule 1.read: "files/$namespace/**": "$namespace" is no placeholder (did you mean "files/${namespace}/**"?)
+        <stdin>:31:9: error: policy rule 1.read: "files/$namespace/**": "$namespace" is not a placeholder (did you mean "files/${namespace}/**"?)
         <stdin>:32:9: error: policy rule 1.read: "file/x": there is no backend "file" (did you mean "files/x"?)
         <stdin>: 2 faults
         "#));

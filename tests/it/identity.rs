@@ -133,9 +133,9 @@ fn what_is_left_out_must_be_there() {
         let (code, _, errors) = run(&mut command, "");
         assert_eq!(code, 2, "{what}: {errors}");
         if what == "review" {
-            insta::assert_snapshot!(errors, @"error: identity: verify: token-review: this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (use jwks outside of a cluster)");
+            insta::assert_snapshot!(errors, @"error: identity: verify: token-review: this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (use jwks outside of a cluster)");
         } else {
-            insta::assert_snapshot!(errors, @"error: identity: issuer: is left out, so it is read from the daemon's own token, /var/run/secrets/kubernetes.io/serviceaccount/token: it cannot be read: No such file or directory (os error 2) (set identity.issuer: kubectl get --raw /.well-known/openid-configuration shows it; or let kubelet mount a token: automountServiceAccountToken: true); jwks: is left out, so the keys are the API server's, but this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (set identity.jwks.file or identity.jwks.url)");
+            insta::assert_snapshot!(errors, @"error: identity: issuer: is left out, so it is read from the daemon's own token, /var/run/secrets/kubernetes.io/serviceaccount/token: it cannot be read: No such file or directory (os error 2) (set identity.issuer: kubectl get --raw /.well-known/openid-configuration shows it; or let kubelet mount a token: automountServiceAccountToken: true); jwks: is left out, so the keys are the API server's, but this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (set identity.jwks.file or identity.jwks.url)");
         }
     }
 }

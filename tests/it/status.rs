@@ -188,7 +188,7 @@ async fn a_state_folder_with_a_long_path_costs_no_mount() {
     let provider = house.serve();
     provider.mount(house.request(&web(), DB)).await.unwrap();
     assert!(
-        provider.log().contains("`keyferry status` finds no answer on this node: ")
+        provider.log().contains("`keyferry status` gets no answer on this node: ")
             && provider.log().contains("(choose a shorter stateDir)"),
         "{}",
         provider.log()

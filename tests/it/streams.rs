@@ -252,7 +252,7 @@ fn each_fault_of_the_configuration_is_a_json_line() {
     fs::write(house.path("keyferry.yaml"), faulty).unwrap();
     insta::assert_snapshot!(messages(&house), @r#"
     ROOT/keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
-    ROOT/keyferry.yaml:3:10: log.level: "loud" is no log level (error, warn, info, debug or trace)
+    ROOT/keyferry.yaml:3:10: log.level: "loud" is not a log level (write error, warn, info, debug or trace)
     ROOT/keyferry.yaml:4:12: socketDir: "run" is not an absolute path (start it with /)
     ROOT/keyferry.yaml:5:28: backends.files.kind: "f\nil" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     ROOT/keyferry.yaml:6:1: polcy: is not a known key (did you mean `policy`?)

@@ -80,7 +80,7 @@ fn a_read_only_volume_is_refused_but_an_unchanged_one_is_fine() {
         mount(&["-o", "remount,bind,ro", volume.to_str().unwrap()]);
         assert_eq!(put(&volume, None, &[("a", b"former")]).unwrap(), Written::Unchanged);
         let error = put(&volume, None, &[("a", b"new")]).unwrap_err();
-        insta::assert_snapshot!(error, @"cannot make the folder ..1970_01_01_00_00_00.000000001k in the volume: Read-only file system (os error 30) (the volume is mounted read-only: let its writer have it read-write)");
+        insta::assert_snapshot!(error, @"cannot make the folder ..1970_01_01_00_00_00.000000001k in the volume: Read-only file system (os error 30) (the volume is mounted read-only: mount it read-write for its writer)");
     });
 }
 

@@ -1,8 +1,8 @@
-//! One rule's table: for each ServiceAccount, how many different things happened within the time before now.
+//! The table of one rule: for each ServiceAccount, how many different things happened within the time before now.
 //!
-//! It is shared by tenant ([`crate::shares`]), one unit for each thing that is kept. A tenant that has used up its share cannot be counted
-//! any further, and nobody else's counts go for it: that itself is an alert, once within the time, so that nobody hides by filling
-//! the table.
+//! The tenants share it ([`crate::shares`]), one unit for each thing that is kept. A tenant that has used its share cannot be counted any
+//! further, and no other tenant loses counts for it. That itself raises an alert, once within the time, so nobody can hide by filling the
+//! table.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,13 +11,13 @@ use tokio::time::{Duration, Instant};
 use crate::model::Tenant;
 use crate::shares::{Held, Shares};
 
-/// Things kept at once, for all tenants: about 100 bytes each. A tenant alone has half.
+/// The things that are kept at once, for all tenants: about 100 bytes each. One tenant alone can have half.
 pub(super) const ENTRIES: usize = 16_384;
 
-/// The most that a rule may ask for: what each of three tenants that use all they can has.
+/// The largest number that a rule may have: what each of three tenants gets when all three use all they can.
 pub(super) const MOST: usize = ENTRIES / 4;
 
-/// The most tenants whose share's end is remembered. Further ones have one alert together.
+/// The most tenants for which Keyferry remembers that their share was used. Further ones have one alert together.
 const TENANTS: usize = 1024;
 
 #[derive(Debug)]
@@ -26,21 +26,21 @@ pub(super) struct Tally {
     within: Duration,
     room: Shares,
     accounts: HashMap<u64, Account>,
-    /// Each thing's place in the order.
+    /// Each thing's place in the order of time.
     places: HashMap<u64, u64>,
-    /// From the one that happened longest ago.
+    /// The oldest one first.
     order: BTreeMap<u64, Entry>,
     next: u64,
-    /// Tenants that had no share left, and until when that needs no other alert.
+    /// The tenants that had no share left, and until when that needs no second alert.
     full: HashMap<Tenant, Instant>,
 }
 
-/// It is there as long as it has entries.
+/// An account is in the table as long as it has entries.
 #[derive(Debug)]
 struct Account {
-    /// A unit for each entry.
+    /// One unit for each entry.
     held: Held,
-    /// Nothing more is counted. The last entry came with the alert, so that this ends when the time is over.
+    /// Nothing more is counted. The last entry came together with the alert, so this ends when the time has ended.
     is_alarmed: bool,
 }
 
@@ -75,8 +75,7 @@ impl Tally {
         }
     }
 
-    /// Counts things of an account; one that it has already is the newest from now on. A thing is the account's own: nobody else's is
-    /// equal to it.
+    /// Counts things of an account; a thing that the account already has becomes its newest. Two accounts never have equal things.
     pub(super) fn count(&mut self, tenant: &Tenant, account: u64, things: impl Iterator<Item = u64>, now: Instant) -> Option<Reached> {
         self.forget(now);
         if self.accounts.get(&account).is_some_and(|account| account.is_alarmed) {
@@ -99,7 +98,7 @@ impl Tally {
         None
     }
 
-    /// Takes out what happened longer ago than the time. Each entry goes once, so that a count costs little on average.
+    /// Removes what happened longer ago than the time. Each entry is removed once, so a count costs little on average.
     fn forget(&mut self, now: Instant) {
         while let Some(oldest) = self.order.first_entry()
             && now >= oldest.get().at + self.within
@@ -114,12 +113,12 @@ impl Tally {
             }
         }
         if self.order.is_empty() {
-            // A burst leaves no memory behind.
+            // After a burst, the memory is given back.
             (self.accounts, self.places) = (HashMap::new(), HashMap::new());
         }
     }
 
-    /// Takes a unit for one thing more.
+    /// Takes a unit for one more thing.
     fn has_room(&mut self, tenant: &Tenant, account: u64) -> bool {
         let Some(unit) = self.room.take(tenant, 1) else { return false };
         match self.accounts.get_mut(&account) {
@@ -129,7 +128,7 @@ impl Tally {
         true
     }
 
-    /// Whether the end of the tenant's share is to be said.
+    /// Whether to report that the tenant's share is used.
     fn is_news(&mut self, tenant: &Tenant, now: Instant) -> bool {
         self.full.retain(|_, until| now < *until);
         let is_told_apart = self.full.len() < TENANTS || self.full.contains_key(tenant);

@@ -20,7 +20,7 @@ impl Folder {
         LineFile::open(&self.path(), Some(Rotate { size: 64 * KIB, keep })).unwrap()
     }
 
-    /// The text of each file, by its number: 0 has none.
+    /// The text of each file, by its number: 0 has no number.
     fn files(&self) -> BTreeMap<usize, String> {
         let entries = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap());
         let number = |name: &str| match name.strip_prefix("audit.jsonl")? {
@@ -39,7 +39,7 @@ impl Folder {
     }
 }
 
-/// A line of about so many bytes, which says its number.
+/// A line of about this many bytes, which has its number.
 fn line(number: usize, bytes: usize) -> String {
     format!("{number} {}\n", "x".repeat(bytes))
 }
@@ -89,7 +89,7 @@ fn so_many_are_kept_and_the_oldest_goes() {
     }
 }
 
-/// Wherever a rotation was stopped, the next one goes on from there.
+/// Wherever a rotation was stopped, the next one continues from there.
 #[test]
 fn a_rotation_that_was_stopped_loses_nothing() {
     for steps in 0..=3 {
@@ -133,7 +133,7 @@ fn a_part_of_a_line_at_the_end_is_removed_or_ended() {
     write(&mut rotating.open(1), 0..1, |_| 1);
     write(&mut LineFile::open(&growing.path(), None).unwrap(), 0..1, |_| 1);
     assert_eq!((rotating.lines().join("|"), growing.lines().join("|")), ("whole|0 x".to_owned(), "whole|part|0 x".to_owned()));
-    // Nothing but a part; nothing at all; what is no line of ours.
+    // Only a part; nothing at all; a text that is not one of our lines.
     for (found, left) in
         [("part".to_owned(), ""), (String::new(), ""), ("\n".to_owned(), "\n"), ("y".repeat(2 * LINE), &*"y".repeat(2 * LINE))]
     {
@@ -167,7 +167,7 @@ fn a_file_that_was_moved_is_not_moved_again() {
     let folder = Folder::new();
     let mut file = folder.open(3);
     let mut written = write(&mut file, 0..60, |_| 1_000);
-    // As by hand, and nobody says so: the next rotation begins a new file.
+    // As by hand, and nobody tells Keyferry: the next rotation begins a new file.
     fs::rename(folder.path(), folder.0.path().join("audit.jsonl.9")).unwrap();
     written.extend(write(&mut file, 60..70, |_| 1_000));
     assert_eq!(folder.files().keys().copied().collect::<Vec<_>>(), [0, 9]);

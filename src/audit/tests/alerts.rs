@@ -15,7 +15,7 @@ fn rules(secrets: usize, count: usize) -> [AlertRule; 2] {
     ]
 }
 
-/// A mount of a Pod and volume of its own, which delivers these secrets.
+/// A mount of its own Pod and volume, which delivers these secrets.
 fn of(namespace: &str, account: &str, pod: usize, secrets: impl IntoIterator<Item = usize>) -> Event {
     let mut mount = mount_of(namespace, pod, 0);
     let claims = Arc::make_mut(mount.pod.as_mut().unwrap());
@@ -27,7 +27,7 @@ fn of(namespace: &str, account: &str, pod: usize, secrets: impl IntoIterator<Ite
     mount
 }
 
-/// An object that is made of several secrets gives each of them that is there.
+/// An object that is made of several secrets counts each of them that exists.
 #[tokio::test]
 async fn every_secret_of_an_object_counts() {
     let (alarms, now) = (Alarms::new(Arc::default()), Instant::now());
@@ -153,7 +153,7 @@ async fn only_what_was_delivered_counts() {
     refusing.record(of("shop", "web", 0, 0..64)).await.unwrap_err();
     assert_eq!(refusing.alarms.kept(), [(0, 0, 0), (0, 0, 0)], "without its line the mount fails");
     refusing.record(denied("shop", "web", 1)).await.unwrap_err();
-    assert_eq!(refusing.alarms.kept()[1], (1, 1, 1), "a denial stands without its line");
+    assert_eq!(refusing.alarms.kept()[1], (1, 1, 1), "a denial counts without its line");
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +179,7 @@ async fn the_time_slides_and_an_alert_is_raised_once_in_it() {
     assert_eq!(watching.alerts().await.len(), 2);
 }
 
-/// A secret that is delivered again is the newest: the time before now has it.
+/// A secret that is delivered again becomes the newest: it is in the time before now.
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_comes_again_stays_counted() {
     let watching = Watching::new(&rules(3, 20));
@@ -191,13 +191,13 @@ async fn a_secret_that_comes_again_stays_counted() {
     assert_eq!(watching.alerts().await, ["manySecrets shop/web"]);
 }
 
-/// The driver asks for each volume again every minute or so, and each hour its line is written.
+/// The driver asks for each volume again about once per minute, and each hour its line is written.
 #[tokio::test(start_paused = true)]
 async fn regular_mounts_deliver_nothing_new() {
     let watching = Watching::new(&rules(3, 20));
     for minute in 0..180 {
         for pod in 0..4 {
-            // They have started an hour apart.
+            // They started one hour apart.
             if minute >= pod * 15 {
                 let mut mount = of("shop", "web", pod, [pod]);
                 mount.time = jiff::Timestamp::from_second(i64::try_from(minute).unwrap() * 60).unwrap();
@@ -223,7 +223,7 @@ async fn each_denial_counts_also_of_the_same_mount() {
         watching.record([again]).await;
     }
     assert_eq!(watching.alerts().await, [""; 0]);
-    // Another failure is none.
+    // A failure for another reason does not count.
     let mut failed = of("shop", "web", 8, [1]);
     (failed.outcome, failed.code) = (Outcome::Failed, Some(Code::BackendTimeout));
     watching.record([failed]).await;
@@ -262,7 +262,7 @@ async fn a_reload_keeps_the_counts_of_a_rule_that_stays() {
     assert_eq!((watching.alerts().await.len(), watching.log.alarms.kept()), (2, Vec::new()));
 }
 
-/// Whatever the wall clock says of the mounts.
+/// Whatever time the wall clock gives for the mounts.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_changes_nothing() {
     let watching = Watching::new(&rules(3, 20));
@@ -280,14 +280,14 @@ async fn a_clock_that_jumps_changes_nothing() {
 async fn a_tenant_that_fills_the_table_raises_an_alert_and_hides_nothing() {
     let watching = Watching::new(&rules(50, 20));
     watching.record([of("shop", "web", 0, 0..40)]).await;
-    // Many accounts, each below the number.
+    // Many accounts, each below the rule's number.
     watching.record((0..1_000).map(|n| of("evil", &format!("sa-{n}"), n, 0..49))).await;
     let alerts = watching.alerts().await;
     assert_eq!(alerts.len(), 1, "once: {alerts:?}");
     assert!(alerts[0].starts_with("manySecrets evil/sa-") && alerts[0].ends_with(" uncounted"), "{alerts:?}");
     let (accounts, things, _) = watching.log.alarms.kept()[0];
     assert!(accounts < 200 && things <= 8_192 + 40, "{accounts} {things}");
-    // Nobody else's counts are gone, and a newcomer is counted.
+    // No other tenant's counts are gone, and a newcomer is counted.
     watching.record([of("shop", "web", 1, 40..50), of("bank", "web", 2, 0..50)]).await;
     assert_eq!(watching.alerts().await[1..], ["manySecrets shop/web", "manySecrets bank/web"]);
     advance(10 * MINUTE).await;
@@ -303,7 +303,7 @@ async fn one_account_of_ten_thousand_secrets_costs_no_more_than_the_number() {
     assert_eq!(watching.log.alarms.kept()[0], (1, 50, 50));
 }
 
-/// Its namespace's lines are left out by then; the alert is not.
+/// Its namespace's lines are left out by then; the alert is written.
 #[tokio::test(start_paused = true)]
 async fn an_alert_is_written_whatever_its_namespace_has_spent() {
     let watching = Watching::new(&rules(50, 2_000));

@@ -102,7 +102,7 @@ async fn with_fail_closed_who_finds_no_room_fails_alone() {
         refused.extend(evil.await.unwrap().err());
     }
     assert!((1_000..8_000).contains(&refused.len()), "{}", refused.len());
-    insta::assert_snapshot!(refused[0], @r#"the audit line could not be written, and audit.failClosed is set: the lines of the namespace "evil" that wait to be written fill its share of the queue (free the disk or mend the file named by audit.file; mounts go on by themselves)"#);
+    insta::assert_snapshot!(refused[0], @r#"the audit line could not be written, and audit.failClosed is set: the lines of the namespace "evil" that wait to be written fill its share of the queue (free space on the disk, or repair the file that audit.file names; mounts then go on by themselves)"#);
     assert!(metrics.encode().contains("keyferry_audit_lines_lost_total 0\n"), "none is lost: their mounts fail");
 }
 
@@ -194,7 +194,7 @@ async fn with_fail_closed_no_secret_goes_without_a_line_and_a_few_mounts_go_on()
     assert!(short >= 50 && lines.len() + refused.len() == 200, "{} {short}", lines.len());
     insta::assert_snapshot!(refused[0], @r#"the audit line could not be written, and audit.failClosed is set: the namespace "evil" has used up its share of the audit log (start fewer of its Pods on this node at a time; kubelet tries again by itself)"#);
     assert_eq!(log.record(mount_of("shop", 0, 0)).await, Ok(()));
-    // A mount that was refused is no delivered one.
+    // A mount that was refused is not delivered.
     assert!(log.flush(Duration::from_secs(10)).await);
     let lines = written.lines();
     let left_out = lines.iter().filter(|line| line["event"] == "leftOut");
@@ -206,7 +206,7 @@ async fn with_fail_closed_no_secret_goes_without_a_line_and_a_few_mounts_go_on()
     assert_eq!((lines, delivered), (refused.len() as u64, 0));
 }
 
-/// The first mount after one that was left out is no repeat of it.
+/// The first mount after one that was left out does not count as its repeat.
 #[test]
 fn what_was_left_out_is_not_repeated() {
     let mut recorded = Recorded::new();
@@ -240,7 +240,7 @@ fn sixteen_namespaces_a_minute_are_named() {
     assert_eq!(recorded.losses.wait(now + Duration::from_hours(1)), None);
 }
 
-/// A line that says what was lost is not lost itself: it is said again a minute later.
+/// A report of lost lines is not lost itself: it is made again a minute later.
 #[test]
 fn what_cannot_be_said_is_said_later() {
     struct Twice(usize, Shared);
@@ -271,7 +271,7 @@ fn what_cannot_be_said_is_said_later() {
 /// More than the capacity in parts of 64 bytes.
 const TRIES: usize = HOUR_BYTES / 32;
 
-/// What tenants get that come one after the other, each taking all it can.
+/// What tenants get that come one after the other and take all they can.
 fn spent(window: &mut Window, tenants: usize, now: Instant) -> Vec<usize> {
     let names = (0..tenants).map(|number| tenant_of("evil", number));
     names.map(|tenant| (0..TRIES).take_while(|_| window.spend(&tenant, 64, now)).count() * 64).collect()
@@ -288,7 +288,7 @@ fn a_newcomer_finds_a_part_after_any_others() {
         for (before, bytes) in spent.iter().enumerate() {
             assert!(*bytes + 64 > HOUR_BYTES / (before + 2), "{before}: {bytes}");
         }
-        // Honest ones that came first go on, up to what a newcomer has.
+        // Earlier, honest tenants go on, up to the part of a newcomer.
         let shop: Tenant = "shop".into();
         assert!(window.spend(&shop, HOUR_BYTES / (tenants + 2), now));
         assert!(!window.spend(&shop, 64, now));
@@ -306,7 +306,7 @@ fn what_is_unused_is_anybodys() {
     assert!(!window.spend(&"large".into(), 1, now));
 }
 
-/// The table has an end. Those that come late share one part; nobody is pushed out, so nobody gets a second share by that.
+/// The table has a limit. Late tenants share one part; no tenant is removed, so none gets a second share by that.
 #[test]
 fn namespaces_without_end_share_one_part() {
     let now = Instant::now();

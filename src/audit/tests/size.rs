@@ -4,7 +4,7 @@ use super::super::line::{self, LINE};
 use super::super::repeats::{Repeats, VOLUMES};
 use super::*;
 
-/// An object that delivers so many files.
+/// An object that delivers this many files.
 fn object_of(files: usize) -> ObjectEvent {
     let mut object = ObjectEvent { field: None, file: None, ..event(0, "3").objects.remove(0) };
     for number in 0..files {
@@ -105,7 +105,7 @@ fn a_line_has_the_objects_that_it_has_room_for_and_counts_the_others() {
     assert_eq!(shown["more"], 512 - objects.len());
 }
 
-/// However long each text is, and though each byte of it takes six in JSON.
+/// However long each text is, even if each byte of it takes six in JSON.
 #[test]
 fn no_text_makes_a_line_too_long() {
     let long = || "\u{1}".repeat(1024 * 1024);
@@ -135,7 +135,7 @@ fn files_that_are_not_named_make_another_line_all_the_same() {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&lines[1]).unwrap()["repeats"], 1);
 }
 
-/// A hash, a few numbers, and the namespace's name: nothing else of the event, however large it is.
+/// A hash, a few numbers, and the namespace's name: nothing else of the event, however large the event is.
 #[test]
 fn a_volume_that_repeats_keeps_a_few_bytes() {
     const { assert!(Repeats::VOLUME <= 160) };

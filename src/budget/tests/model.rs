@@ -1,4 +1,4 @@
-//! Any number of mounts of any tenants, under a clock that the test moves: how they wait for each other, and that they do not wait for ever.
+//! Any number of mounts of any tenants, with a clock that the test moves: how they wait for each other, and that none waits for ever.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +18,11 @@ struct Mount {
     comes: u64,
     /// What it fetches at once: the bytes of each, and how long the store takes.
     parts: Vec<(usize, u64)>,
-    /// Whether its parts are tasks of their own, which go on when it goes.
+    /// Whether its parts are separate tasks, which continue when the mount is dropped.
     in_tasks: bool,
     /// How long its client takes to read the answer.
     reads: u64,
-    /// When its client goes away, if it does.
+    /// When its client leaves, if it does.
     goes: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Nothing in here is meant to wait for so long.
+/// Nothing in here should wait for this long.
 fn never() -> Instant {
     Instant::now() + Duration::from_hours(24 * 365)
 }
@@ -75,7 +75,7 @@ impl Scene {
         let mut answer = self.work(&mount, &purse).await;
         if matches!(answer, Err(Unpaid::Short)) {
             self.seen().short += 1;
-            // What tasks of its own still hold.
+            // What its separate tasks still hold.
             purse.emptied().await;
             self.whole(&purse).await;
             answer = self.work(&mount, &purse).await;
@@ -102,7 +102,7 @@ impl Scene {
         self.places.take(&name(tenant), never()).await.unwrap()
     }
 
-    /// One mount of those that never stop. Where there is nothing to draw, the next one tries.
+    /// One mount of those that never stop. If there is nothing to draw, the next one tries.
     async fn take_and_hold(&self, greedy: &Greedy) {
         let purse = self.purse(self.place(greedy.tenant).await);
         if greedy.takes_wholes {
@@ -125,8 +125,8 @@ impl Scene {
         seen.order.push(purse.tenant().to_string());
     }
 
-    /// All parts at once; the first that comes short ends the others, those in tasks of their own by the purse's word. Then the answer,
-    /// which is paid while the parts are there.
+    /// All parts at once; the first without enough bytes ends the others (separate tasks are ended through the purse). Then the answer,
+    /// which is paid while the parts exist.
     async fn work(self: &Arc<Self>, mount: &Mount, purse: &Arc<Purse>) -> Result<Spent, Unpaid> {
         let parts = mount.parts.iter().map(|&(bytes, takes)| {
             let part = Arc::clone(self).part(Arc::clone(purse), bytes, takes);
@@ -139,7 +139,7 @@ impl Scene {
         Ok(answer)
     }
 
-    /// One answer of the store: a turn there, bytes as they come, and then a thread's turn, never both.
+    /// One answer of the store: a turn there, bytes as they come, and then a thread's turn, never both turns.
     async fn part(self: Arc<Self>, purse: Arc<Purse>, bytes: usize, takes: u64) -> Result<Spent, Unpaid> {
         let work = async {
             let turn = self.store.take(purse.tenant(), never()).await.unwrap();
@@ -160,7 +160,7 @@ impl Scene {
         }
     }
 
-    /// What is held is what the purses say, to the byte; but for wholes that were handed over and not taken yet.
+    /// The purses and the real use are equal, to the byte; except for wholes that were handed over and not taken yet.
     fn check(&self) {
         let (slots, whole) = (self.budget.moving().slots(), self.budget.moving().each());
         let held = |purse: &Arc<Purse>| if purse.has_whole() { whole } else { purse.spent().saturating_sub(FREE) };
@@ -227,8 +227,8 @@ fn mount() -> impl Strategy<Value = Mount> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Nobody gives up but those whose clients go, and all end: while any mount is left, one of them works. So together they take no longer
-    /// than one after another, each twice.
+    /// Only mounts give up whose clients leave, and all end: while any mount is left, one of them works. So together they need at most the
+    /// time that they need one after another, each twice.
     #[test]
     fn whatever_comes_all_end_and_nothing_is_left_behind(mounts in prop::collection::vec(mount(), 1..40)) {
         paused().block_on(async {
@@ -250,8 +250,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Tenants that never stop: what one of their mounts gives back, the next one takes. One more waits for a whole, and so do those of its
-    /// own tenant that draw, and it holds something itself at first.
+    /// Tenants that never stop: when one of their mounts gives something back, the next one takes it. One more tenant waits for a whole.
+    /// Its other mounts that draw wait too, and at first it holds something itself.
     #[test]
     fn nobody_is_starved_of_a_whole(
         others in prop::collection::vec(greedy(), 2..16),
@@ -263,7 +263,7 @@ proptest! {
     }
 }
 
-/// A mount that is followed by its like for ever.
+/// A mount that is followed by an equal one for ever.
 #[derive(Clone, Debug)]
 struct Greedy {
     tenant: usize,
@@ -319,7 +319,7 @@ fn waits_no_longer_than_it_must(tenant: usize, own: usize, comes: u64, others: V
     });
 }
 
-/// Six mounts of two tenants have two thirds of all there is, at any time: less than two wholes are free.
+/// Six mounts of two tenants hold two thirds of everything, at any time: less than two wholes are free.
 #[test]
 fn draws_that_never_stop_starve_nobody() {
     let draw = |n: u64| Greedy { tenant: usize::from(n.is_multiple_of(2)), bytes: 140_000, holds: 500 + 7 * n, takes_wholes: false };
@@ -328,7 +328,7 @@ fn draws_that_never_stop_starve_nobody() {
     }
 }
 
-/// A node starts: 250 Pods of one namespace, each with 3 MB, that is four times 3 MB on the way.
+/// A node starts: 250 Pods of one namespace, each with 3 MB, which needs four times 3 MB.
 #[test]
 fn two_hundred_and_fifty_mounts_of_one_tenant_are_served_one_after_another() {
     paused().block_on(async {
@@ -337,7 +337,7 @@ fn two_hundred_and_fifty_mounts_of_one_tenant_are_served_one_after_another() {
         let took = scene.play((0..250).map(mount).collect()).await;
         let seen = scene.seen();
         assert_eq!((seen.served.len(), seen.too_large, seen.wholes_at_once), (250, 0, 2));
-        // The first three found 12 MB without a whole; and then two at once.
+        // The first three found 12 MB without a whole; after them two run at once.
         assert!(seen.short >= 240 && took < Duration::from_secs(30), "{took:?} {seen:?}");
         drop(seen);
         scene.is_as_before();
@@ -358,7 +358,7 @@ fn two_tenants_alternate_and_a_newcomer_is_next() {
         let until = seen.order.len();
         assert!((1..until).all(|until| of("t0", until).abs_diff(of("t1", until)) <= 2), "{:?}", seen.order);
         assert!(of("t0", until) >= 18 && of("t1", until) >= 18 && seen.served.len() == 41);
-        // One that comes later is served at once, while 30 others wait: they have left it enough.
+        // A later tenant is served at once, while 30 others wait: they have left enough.
         let (_, at) = seen.served.iter().find(|(tenant, _)| tenant == "t2").unwrap();
         assert!(*at - began < ms(1_200));
         drop(seen);
@@ -366,7 +366,7 @@ fn two_tenants_alternate_and_a_newcomer_is_next() {
     });
 }
 
-/// The same without a clock of ours: real threads, and as many at once as there can be.
+/// The same without the test's clock: real threads, and as many at once as possible.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_threads_lose_and_gain_nothing() {
     let scene = Scene::new(small_budget(), 16, 5, 1);

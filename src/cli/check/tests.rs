@@ -95,7 +95,7 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
     DIR/a.yaml:10:18: error: class own: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
     DIR/a.yaml:11:18: note: class own: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
     DIR/a.yaml:12:18: error: class own: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
-    DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
+    DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)
 
     These rules would allow it (under `policy`):
       - pods: { namespace: "shop", serviceAccount: "web" }
@@ -109,8 +109,8 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml DIR/a.yaml DIR/b.yaml"), @r#"
     1
-    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for Keyferry's own store token (remove the object from the class)
-    DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
+    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)
     DIR/c.yaml: no fault (2 backends, 1 rule)
     5 objects in 2 classes, 2 files: 2 faults
     "#);

@@ -194,7 +194,7 @@ async fn the_tokens_that_the_driver_asks_for_are_held_against_those_needed() {
     "#);
     for garbage in ["", "{}", "<html>", r#"{"spec":3}"#] {
         server.answer(Answer::Text(200, garbage.into()));
-        assert!(ask().await.contains("it answered something else than a CSIDriver"), "{garbage}");
+        assert!(ask().await.contains("it answered with something other than a CSIDriver"), "{garbage}");
     }
     assert_eq!(audiences::held_against(&CsiDriver::default(), &[].into()).len(), 2);
 }

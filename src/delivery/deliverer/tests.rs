@@ -17,7 +17,7 @@ fn pod(namespace: &str) -> PodIdentity {
     PodIdentity::believed(&claims)
 }
 
-/// A daemon that writes volumes on a made-up node.
+/// A daemon that writes volumes on a test node.
 struct Daemon {
     node: Arc<FakeNode>,
     deliverer: Deliverer,
@@ -28,7 +28,7 @@ impl Daemon {
         Self::on(Arc::new(FakeNode::default()), 64 * 1024 * 1024)
     }
 
-    /// Whose volumes may take so many bytes.
+    /// Its volumes may use this many bytes.
     fn on(node: Arc<FakeNode>, bytes: usize) -> Self {
         let volumes = Arc::new(Volumes::on(Arc::clone(&node) as Arc<_>, bytes));
         Self { node, deliverer: Deliverer::new(DeliveryMode::Provider, Path::new(KUBELET), Arc::new(SystemClock), volumes) }
@@ -56,7 +56,7 @@ fn late() -> Instant {
     Instant::now() + Duration::from_mins(1)
 }
 
-/// So many files of so many bytes.
+/// This many files of this many bytes.
 fn files(count: usize, bytes: usize) -> Vec<DeliveredFile> {
     let contents = Arc::new(SecretBytes::new(vec![b'x'; bytes]));
     let file =
@@ -109,7 +109,7 @@ async fn a_wait_for_the_volumes_turn_has_an_end() {
     assert!(reserve(late()).await.unwrap().writes());
 }
 
-/// Whoever asks for another path than kubelet's own does not even wait.
+/// A request for another path than kubelet's own fails without a wait.
 #[tokio::test]
 async fn a_path_of_another_shape_has_no_turn() {
     let daemon = Daemon::new();
@@ -167,7 +167,7 @@ async fn what_nobody_asked_for_leaves_the_folders_time_as_it_was() {
         assert_eq!(daemon.node.changed(&target), before);
     }
     assert_ne!(daemon.node.in_force(&target), data);
-    // One that fails too: it makes folders, and removes them.
+    // Also a write that fails: it makes folders, and removes them.
     let (change, new) = reserve().await.if_it_differs(delivery(files(1, 100_000_000)), late()).await.unwrap().unwrap();
     assert!(change.deliver(new, late()).await.is_err());
     assert_eq!(daemon.node.changed(&target), before);
@@ -183,7 +183,7 @@ async fn a_write_whose_time_is_over_never_begins() {
     let reservation = daemon.deliverer.reserve(&"shop".into(), &pod("shop"), &target, late()).await.unwrap();
     let error = reservation.deliver(delivery(files(1, 1)), Instant::now()).await.unwrap_err();
     assert_eq!(error.code(), Code::BackendTimeout);
-    insta::assert_snapshot!(error, @"target_path: the mount's time was over before the volume could be written (kubelet tries again by itself)");
+    insta::assert_snapshot!(error, @"target_path: the mount's time ended before the volume could be written (kubelet tries again by itself)");
     let _turn = daemon.deliverer.reserve(&"shop".into(), &pod("shop"), &target, late()).await.unwrap();
     assert_eq!(daemon.node.in_force(&target), None);
 }
@@ -237,7 +237,7 @@ async fn files_of_one_byte_take_no_more_than_their_share() {
     for n in 0..20 {
         daemon.mount("shop", &format!("v{n}"), files(3, 5000), late()).await.unwrap();
     }
-    // What it has it can change, and withdraw.
+    // What it has it can change and remove.
     daemon.mount("evil", "v0", files(1000, 2), late()).await.unwrap();
     daemon.mount("evil", "v0", files(0, 0), late()).await.unwrap();
     daemon.mount("evil", "v2", files(900, 1), late()).await.unwrap();

@@ -1,7 +1,7 @@
-//! Folders and files below a file descriptor, reached without ever following a link: what the atomic writer is made of.
+//! Folders and files below a file descriptor, reached without following any link: the atomic writer is built on this.
 //!
-//! Apart from the writer because it knows nothing of volumes. Only one descriptor is open at a time, however deep a tree is: a path
-//! may have two thousand elements, and a process often has but a thousand descriptors.
+//! It is separate from the writer because it knows nothing of volumes. Only one descriptor is open at a time, however deep a tree is: a
+//! path may have two thousand elements, but a process often has only a thousand descriptors.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,28 +14,28 @@ use zeroize::Zeroizing;
 
 use crate::model::Owner;
 
-/// How much of a file is compared at a time, in bytes.
+/// How many bytes of a file are compared at a time.
 const CHUNK: usize = 64 * 1024;
 
 /// A name in a folder.
 pub(super) struct Entry {
     pub(super) name: OsString,
-    /// A true folder: a link to one is not.
+    /// A real folder: a link to one is not.
     pub(super) is_folder: bool,
 }
 
-/// A folder met on a walk.
+/// A folder that a walk finds.
 pub(super) struct Folder {
-    /// From the walk's root, which is the empty path.
+    /// The path from the walk's root; the root's own path is empty.
     pub(super) path: PathBuf,
     pub(super) mode: u16,
     pub(super) entries: Vec<Entry>,
 }
 
-/// An open file, or whatever bore its name.
+/// An open file, or something else with its name.
 pub(super) struct File(OwnedFd);
 
-/// What a file is.
+/// The kind of a file.
 pub(super) struct Look {
     pub(super) regular: bool,
     pub(super) mode: u16,
@@ -43,7 +43,7 @@ pub(super) struct Look {
     pub(super) owner: Owner,
 }
 
-/// Opens a folder below `root`, however deep. A link anywhere on the way is `ELOOP` or `ENOTDIR`.
+/// Opens a folder below `root`, however deep. A link anywhere on the path gives `ELOOP` or `ENOTDIR`.
 pub(super) fn open_folder(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -51,7 +51,7 @@ pub(super) fn open_folder(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, 
     retry_on_intr(|| rustix::fs::openat2(root, path, flags, Mode::empty(), resolve))
 }
 
-/// Opens a file below `root`; one that is created has the mode 0600. `O_NONBLOCK`: a pipe of that name must not make the writer wait.
+/// Opens a file below `root`; a new one gets the mode 0600. `O_NONBLOCK`: the writer must not wait for a pipe of that name.
 pub(super) fn open_in(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<File, Errno> {
     let (folder, name) = split(path)?;
     let folder = open_folder(root, folder)?;
@@ -59,14 +59,14 @@ pub(super) fn open_in(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Resul
     retry_on_intr(|| rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)).map(File)
 }
 
-/// Makes a folder below `root`, with exactly this mode. The folder it stands in must be there.
+/// Makes a folder below `root`, with exactly this mode. Its parent folder must exist.
 pub(super) fn make_folder(root: BorrowedFd<'_>, path: &Path, mode: u32) -> Result<(), Errno> {
     let (folder, name) = split(path)?;
     rustix::fs::mkdirat(open_folder(root, folder)?, name, Mode::RWXU)?;
     rustix::fs::fchmod(open_folder(root, path)?, Mode::from(mode))
 }
 
-/// What stands in a folder.
+/// The entries of a folder.
 pub(super) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<Entry>, Errno> {
     let mut entries = Vec::new();
     for entry in Dir::read_from(dir)? {
@@ -76,7 +76,7 @@ pub(super) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<Entry>, Errno> {
             continue;
         }
         let mut kind = entry.file_type();
-        // Some file systems do not tell it in the listing.
+        // Some file systems do not give it in the listing.
         if kind == FileType::Unknown {
             kind = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
@@ -89,7 +89,7 @@ pub(super) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<Entry>, Errno> {
     Ok(entries)
 }
 
-/// All folders of a tree, each before those in it.
+/// All folders of a tree, each before the folders in it.
 pub(super) fn walk(root: BorrowedFd<'_>) -> Result<Vec<Folder>, Errno> {
     let mut folders = Vec::new();
     let mut todo = vec![PathBuf::new()];
@@ -103,7 +103,7 @@ pub(super) fn walk(root: BorrowedFd<'_>) -> Result<Vec<Folder>, Errno> {
     Ok(folders)
 }
 
-/// Removes a tree, or whatever else bears the name; a link, not what it points to. `before` is called before each removal.
+/// Removes a tree, or whatever else has the name; of a link, only the link. `before` is called before each removal.
 pub(super) fn remove_tree(root: BorrowedFd<'_>, name: &OsStr, before: &mut dyn FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
     let tree = match open_folder(root, Path::new(name)) {
         Ok(tree) => tree,

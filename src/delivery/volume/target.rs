@@ -1,7 +1,7 @@
-//! The target: the folder that kubelet had the driver prepare for one volume of one Pod, and the guard on the way to it.
+//! The target: the folder that the driver prepared for one volume of one Pod, and the checks on the path to it.
 //!
-//! Apart from the writer, because a request says where to write, and whoever reaches the socket can say anything. Only the verified
-//! Pod's own volume is opened, only where it is memory, and no link is followed below the admin's `kubeletDir`.
+//! It is separate from the writer because the request says where to write, and any caller at the socket can send a request. Keyferry opens
+//! only the verified Pod's own volume, only if it is in memory, and follows no link below the admin's `kubeletDir`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use thiserror::Error;
 /// `f_type` of a tmpfs and of a ramfs (Linux, `include/uapi/linux/magic.h`).
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Why a target folder is not written to. The message begins with the request's key.
+/// Why Keyferry does not write to a target folder. The message begins with the request's key.
 #[derive(Debug, Error)]
 pub enum TargetError {
     #[error("target_path: {target} is not of the form {expected} (only this Pod's own CSI volumes are written; is `kubeletDir` right?)")]
@@ -28,15 +28,15 @@ pub enum TargetError {
     Unreachable { target: String, cause: Errno },
 }
 
-/// Whether a path is that of a volume of this Pod, by its form alone.
+/// Whether a path has the form of a volume of this Pod.
 pub fn check_target(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> Result<(), TargetError> {
     relative(kubelet_dir, pod_uid, target_path).map(drop).ok_or_else(|| elsewhere(kubelet_dir, pod_uid, target_path))
 }
 
 /// Opens the target of a Pod's volume: `<kubelet_dir>/pods/<pod_uid>/volumes/kubernetes.io~csi/<volume>/mount`.
 ///
-/// `kubelet_dir` is the admin's word and may itself be a link; from there on none is followed, and `..` leads nowhere. The folder must be
-/// a mount of its own, of a file system in memory. Needs Linux 5.6 (`openat2`).
+/// `kubelet_dir` comes from the admin and may itself be a link; below it no link is followed, and `..` is refused. The folder must be its
+/// own mount, of a file system in memory. Needs Linux 5.6 (`openat2`).
 pub fn open_target(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> Result<OwnedFd, TargetError> {
     let volume = relative(kubelet_dir, pod_uid, target_path).ok_or_else(|| elsewhere(kubelet_dir, pod_uid, target_path))?;
     let unreachable = |cause| TargetError::Unreachable { target: target_path.to_owned(), cause };
@@ -54,14 +54,14 @@ pub fn open_target(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> Resu
     if is_in_memory(&target).map_err(unreachable)? { Ok(target) } else { Err(TargetError::NotInMemory { target: target_path.to_owned() }) }
 }
 
-/// Whether a folder is on a file system that keeps its files in memory. A tmpfs may still be swapped out, where the node has swap.
+/// Whether a folder is on a file system that keeps its files in memory. A tmpfs may still be swapped out, if the node has swap.
 #[allow(clippy::useless_conversion)] // the field's type differs from architecture to architecture
 pub fn is_in_memory(dir: impl AsFd) -> Result<bool, Errno> {
     let kind = rustix::fs::fstatfs(dir)?.f_type;
     Ok(IN_MEMORY.contains(&i64::from(kind)))
 }
 
-/// The volume's folder below the kubelet's, without the `mount` at its end. `None` where the path has any other shape.
+/// The volume's folder below the kubelet's, without the `mount` at its end. `None` where the path has another form.
 fn relative(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> Option<PathBuf> {
     let rest = target_path.strip_prefix(kubelet_dir.to_str()?.trim_end_matches('/'))?;
     let elements: Vec<_> = rest.split('/').collect();
@@ -81,7 +81,7 @@ fn elsewhere(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> TargetErro
 
 fn remedy(cause: Errno) -> &'static str {
     match cause {
-        Errno::LOOP | Errno::NOTDIR => " (a link or a file stands where a folder should; none is followed)",
+        Errno::LOOP | Errno::NOTDIR => " (a link or a file is there instead of a folder; Keyferry follows no link)",
         Errno::NOENT => " (is `kubeletDir` mounted into the provider, with mount propagation HostToContainer?)",
         Errno::NOSYS => " (openat2 is needed: Linux 5.6 or newer)",
         _ => "",

@@ -29,7 +29,7 @@ fn wished(files: &Set) -> Seen {
     files.iter().map(|(path, mode, contents)| (path.to_string(), (u32::from(mode.bits()), contents.clone()))).collect()
 }
 
-/// Looks as a Pod does: through the links, and what dangles does not exist.
+/// Looks as a Pod does: through the links. A link that leads nowhere does not exist.
 fn seen(dir: &Path) -> Seen {
     fn look(path: &Path, shown: &str, seen: &mut Seen) {
         let Ok(found) = fs::metadata(path) else { return };
@@ -66,7 +66,7 @@ fn assert_tidy(dir: &Path, files: &Set) {
     assert_eq!(names(dir), expected);
 }
 
-/// Everything there is to know of a folder's entries, times included.
+/// Everything that can be seen of a folder's entries, with times.
 fn photograph(dir: &Path) -> Vec<String> {
     let mut shots = Vec::new();
     let mut todo = vec![dir.to_owned()];
@@ -199,7 +199,7 @@ fn a_failure_at_any_step_leaves_the_former_files_or_the_new_ones() {
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(64))]
 
-    /// Any set of files after any other, with a failure at any step: one of the two is there, and then the wish is met.
+    /// Any set of files after any other, with a failure at any step: one of the two sets is there, and then the new set is reached.
     #[test]
     fn any_volume_follows_any_other(sets in proptest::collection::vec(any_set(), 2..5), fails_at in 0_usize..60) {
         let dir = TempDir::new().unwrap();
@@ -216,7 +216,7 @@ proptest::proptest! {
     }
 }
 
-/// Few names, so that files, folders and links of one name follow each other.
+/// Few names, so that files, folders and links with the same name follow each other.
 fn any_set() -> impl proptest::strategy::Strategy<Value = Set> {
     use proptest::prelude::*;
     let file = ("[ab](/[ab]){0,2}", prop::sample::select(vec![0o600, 0o644]), "[xy]{0,2}");
@@ -257,7 +257,7 @@ fn kill_nine_at_any_step_leaves_the_former_files_or_the_new_ones() {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.status), Some(9), "{child:?}");
         let found = seen(dir.path());
         assert!(found == wished(&before()) || found == wished(&after()), "killed before step {dies_at}: {found:?}");
-        // Whatever comes next finds its way: the same wish again, or the former one.
+        // The next write succeeds, whichever it is: the same set again, or the former one.
         let next = if dies_at % 2 == 0 { after() } else { before() };
         let _ = put(dir.path(), &next).unwrap();
         assert_tidy(dir.path(), &next);
@@ -384,7 +384,7 @@ fn messages_name_the_file_the_cause_and_the_remedy() {
         put_watched(dir.path(), &after(), &mut |now| if now == step { Err(cause) } else { Ok(()) }).unwrap_err().to_string()
     };
     insta::assert_snapshot!(fail(Step::Fill, Errno::NOSPC), @"cannot write a in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
-    insta::assert_snapshot!(fail(Step::MakeFolder, Errno::ROFS), @"cannot make the folder ..2026_01_02_03_04_05.678901234k in the volume: Read-only file system (os error 30) (the volume is mounted read-only: let its writer have it read-write)");
+    insta::assert_snapshot!(fail(Step::MakeFolder, Errno::ROFS), @"cannot make the folder ..2026_01_02_03_04_05.678901234k in the volume: Read-only file system (os error 30) (the volume is mounted read-only: mount it read-write for its writer)");
     let dir = TempDir::new().unwrap();
     put(dir.path(), &before()).unwrap();
     let error = put_watched(dir.path(), &after(), &mut |step| if step == Step::Remove { Err(Errno::PERM) } else { Ok(()) }).unwrap_err();
@@ -466,7 +466,7 @@ fn a_volume_is_measured_as_it_was_weighed() {
         assert!(is_own(&folder));
         assert_eq!((weight(&wished), measure(folder.as_fd(), &Steps::unbounded()).unwrap()), (pages, Some(pages)));
     }
-    // What takes too many steps is measured as far as they last.
+    // A volume that needs too many steps is measured as far as the steps last.
     let many: Set = (0..100).map(|n| (format!("f{n}").parse().unwrap(), FileMode::DEFAULT, vec![b'x'])).collect();
     put(dir.path(), &many).unwrap();
     let folder = fs::File::open(dir.path()).unwrap();

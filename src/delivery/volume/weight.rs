@@ -1,7 +1,7 @@
-//! What a volume costs in memory, in pages: of files to be written, and of what a folder holds.
+//! What a volume costs in memory, in pages: for files that will be written, and for the content of a folder.
 //!
-//! A tmpfs keeps the contents of a file in whole pages. Whatever has a name costs the kernel an inode and a directory entry besides, charged
-//! to the same control group: a volume of empty files, or of folders, is not free.
+//! A tmpfs stores a file's content in whole pages. In addition, each name costs the kernel an inode and a directory entry, charged to the
+//! same control group: so empty files and folders also cost memory.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,19 +16,19 @@ use super::folder::open_folder;
 use super::{VolumeFile, is_own_data_folder};
 use crate::steps::Steps;
 
-/// A page in bytes, as the smallest that Linux has.
+/// A page in bytes: the smallest that Linux has.
 pub const PAGE: usize = 4096;
 
-/// What a name costs in bytes besides contents: an inode of a tmpfs and a directory entry, with a name of up to 255 bytes.
+/// What a name costs in bytes, without its content: an inode of a tmpfs and a directory entry, with a name of up to 255 bytes.
 const NAME: usize = 1280;
 
-/// A link to more than this many bytes has a page of its own (Linux, `mm/shmem.c`, `SHORT_SYMLINK_LEN`).
+/// A link to more than this many bytes has its own page (Linux, `mm/shmem.c`, `SHORT_SYMLINK_LEN`).
 const SHORT_LINK: usize = 128;
 
-/// What a name costs in steps: it takes a few system calls.
+/// What a name costs in steps: it needs a few system calls.
 const STEPS: u64 = 64;
 
-/// Pages that a volume of these files takes.
+/// The pages that a volume of these files needs.
 pub fn weight(files: &[VolumeFile<'_>]) -> usize {
     let folders: BTreeSet<_> = files.iter().flat_map(|file| file.path.parents()).collect();
     let top: BTreeSet<_> = files.iter().filter_map(|file| file.path.as_str().split('/').next()).collect();
@@ -38,8 +38,8 @@ pub fn weight(files: &[VolumeFile<'_>]) -> usize {
     pages(contents + links + (folders.len() + 2) * NAME)
 }
 
-/// Pages that the volume in this folder takes, if this writer has written it; `None`: another has, or nobody. Where the steps do not
-/// last, what was seen until then.
+/// The pages of the volume in this folder, if this writer wrote it; `None`: another writer or nobody wrote it. If there are not enough
+/// steps, the pages that were counted until then.
 pub fn measure(volume: BorrowedFd<'_>, steps: &Steps) -> Result<Option<usize>, Errno> {
     let (mut bytes, mut own) = (0, false);
     for entry in Dir::read_from(volume)? {
@@ -58,7 +58,7 @@ pub fn measure(volume: BorrowedFd<'_>, steps: &Steps) -> Result<Option<usize>, E
     Ok(own.then(|| pages(bytes)))
 }
 
-/// Bytes of what is in a folder, however deep.
+/// The bytes of everything in a folder, however deep.
 fn measure_folder(volume: BorrowedFd<'_>, name: &OsStr, steps: &Steps) -> Result<usize, Errno> {
     let (mut bytes, mut todo) = (0, vec![PathBuf::from(name)]);
     while let Some(path) = todo.pop() {
@@ -87,7 +87,7 @@ fn measure_folder(volume: BorrowedFd<'_>, name: &OsStr, steps: &Steps) -> Result
     Ok(bytes)
 }
 
-/// At least a page: an empty file too.
+/// At least one page: an empty file too.
 fn of_file(contents: usize) -> usize {
     contents.div_ceil(PAGE).max(1) * PAGE + NAME
 }

@@ -1,4 +1,4 @@
-//! What the kernel of the node knows of volumes: apart, so that a test can play a node without a right to mount anything.
+//! What the node's kernel knows about volumes. It is separate, so that a test can replace the node without the right to mount anything.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::delivery::volume::{TargetError, open_target};
 
-/// The most of the kernel's list of mounts that is read, in bytes: some 100,000 mounts.
+/// The most bytes of the kernel's list of mounts that are read: some 100,000 mounts.
 const LIST: u64 = 16 * 1024 * 1024;
 
 /// A volume: the device of its file system, and the inode of its folder.
@@ -25,14 +25,14 @@ pub(in crate::delivery) trait Node: fmt::Debug + Send + Sync {
 
     fn id(&self, volume: BorrowedFd<'_>) -> Result<Id, Errno>;
 
-    /// The devices of all that is mounted in memory. Waits for no file system.
+    /// The devices of everything that is mounted in memory. Waits for no file system.
     fn devices(&self) -> io::Result<HashSet<u64>>;
 
     /// The volumes that are mounted in memory for kubelet's Pods.
     fn targets(&self, kubelet_dir: &Path) -> io::Result<Vec<Target>>;
 }
 
-/// A volume's place.
+/// Where a volume is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::delivery) struct Target {
     pub pod_uid: String,
@@ -66,14 +66,14 @@ impl Node for ThisNode {
     }
 
     fn targets(&self, kubelet_dir: &Path) -> io::Result<Vec<Target>> {
-        // The list has no links.
+        // The paths in the list have no links.
         let real = fs::canonicalize(kubelet_dir)?;
         let mounted = list(File::open("/proc/self/mountinfo")?)?.into_iter();
         Ok(mounted.filter_map(|mounted| target(kubelet_dir, mounted.at.strip_prefix(&real).ok()?)).collect())
     }
 }
 
-/// What is mounted in memory, by a text in the form of `/proc/self/mountinfo` (proc(5)).
+/// The mounts in memory, from a text in the form of `/proc/self/mountinfo` (proc(5)).
 fn list(text: impl Read) -> io::Result<Vec<Mounted>> {
     let mut text = BufReader::new(text.take(LIST));
     let (mut line, mut read, mut mounts) = (Vec::new(), 0, Vec::new());
@@ -90,8 +90,8 @@ fn list(text: impl Read) -> io::Result<Vec<Mounted>> {
     }
 }
 
-/// `36 35 0:57 / /mnt rw,noatime master:1 - tmpfs tmpfs rw`: an id, its parent's, the device, the root, where it is mounted, options and, after
-/// the `-`, the kind.
+/// `36 35 0:57 / /mnt rw,noatime master:1 - tmpfs tmpfs rw`: an id, its parent's id, the device, the root, the mount point, options and,
+/// after the `-`, the kind.
 fn in_memory(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
     let (major, minor) = str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
@@ -101,7 +101,7 @@ fn in_memory(line: &[u8]) -> Option<Mounted> {
     matches!(kind, b"tmpfs" | b"ramfs").then(|| Mounted { device, at: unescaped(at) })
 }
 
-/// A path of the list, where space, tab, line feed and backslash are `\` and three octal digits.
+/// A path in the list. Space, tab, line feed and backslash are written as `\` and three octal digits.
 pub(in crate::delivery) fn unescaped(text: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -118,7 +118,7 @@ pub(in crate::delivery) fn unescaped(text: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(plain))
 }
 
-/// The volume at a path below kubelet's folder, if it has the form of one.
+/// The volume at a path below kubelet's folder, if the path has the form of a volume.
 fn target(kubelet_dir: &Path, below: &Path) -> Option<Target> {
     let elements: Option<Vec<_>> = below.components().map(|element| element.as_os_str().to_str()).collect();
     match elements?.as_slice() {

@@ -1,16 +1,16 @@
-//! Who has how much of the memory that own volumes take: the table of volumes, in pages.
+//! How the memory for the daemon's own volumes is shared: the table of volumes, in pages.
 //!
-//! The kernel charges the pages of a tmpfs to the control group that wrote them, for as long as the tmpfs exists: with
-//! `delivery: provider` that is the daemon's. So each volume counts on its tenant's share of `limits.volumeBytes`, until it is
-//! mounted nowhere.
+//! The kernel charges the pages of a tmpfs to the control group that wrote them, for as long as the tmpfs exists: with `delivery: provider`
+//! this is the daemon's group. So each volume counts for its tenant's share of `limits.volumeBytes`, until it is mounted nowhere.
 //!
-//! **A volume counts twice.** While a volume changes, its former and its new files are there at once. A volume that has been written can so
-//! always be written again with as much as it has, however full the node is.
+//! **A volume counts twice.** While a volume changes, its former and its new files exist at the same time. So a volume can always be
+//! written again at its present size, even on a full node.
 //!
-//! **A volume is a mounted file system**, and not a path: it is known by its device and root. It may be renamed, or have another mounted over
-//! it, and is still there. That costs no look at any path, which could hang: the kernel's list of mounts says what is there.
+//! **A volume is a mounted file system**, not a path: Keyferry knows it by its device and root. It may be renamed, or another volume may be
+//! mounted over it, but it still exists. So Keyferry needs no look at any path, which could hang: the kernel's list of mounts says what
+//! exists.
 //!
-//! The table needs no bound of its own: each volume in it has at least two pages, and far less than a page of the table.
+//! The table needs no limit of its own: each volume in it has at least two pages, and its entry needs far less than a page.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -23,19 +23,19 @@ use crate::delivery::volume::PAGE;
 use crate::model::Tenant;
 use crate::shares::{Held, Shares};
 
-/// Copies of a volume that it has room for.
+/// How often each volume is counted.
 const COPIES: usize = 2;
 
-/// The table is cleared of volumes that are gone when a volume is written, at most once in this time.
+/// When a volume is written, Keyferry removes the volumes from the table that are gone: at most once in this time.
 const LOOK: Duration = Duration::from_mins(1);
 
-/// As [`LOOK`], where there was no room.
+/// As [`LOOK`], after a write for which there was no room.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How often the log names who has most.
+/// How often the log names the tenants that have most.
 const TELL: Duration = Duration::from_mins(1);
 
-/// Whose volumes are that were found at the start, until their next mount: no namespace's.
+/// The tenant of the volumes that were found at the start, until their next mount: a name that no namespace has.
 const NOBODY: &str = "";
 
 pub(in crate::delivery) struct Pages {
@@ -47,7 +47,7 @@ pub(in crate::delivery) struct Pages {
 #[derive(Default)]
 struct State {
     volumes: HashMap<Id, Entry>,
-    /// Counts changes and looks, to tell which came first.
+    /// Counts changes and looks, to know which came first.
     time: u64,
     looked: Option<Instant>,
     told: Option<Instant>,
@@ -55,39 +55,40 @@ struct State {
 
 struct Entry {
     held: Held,
-    /// When it was written last.
+    /// When it was last written.
     written: u64,
 }
 
-/// Room for one volume's new files, beside the former ones; it is given back when this is dropped, unless it is [kept](Pages::keep).
+/// Room for one volume's new files, in addition to the former ones; it is given back when this is dropped, unless it is
+/// [kept](Pages::keep).
 #[must_use = "the room is given back when it is dropped"]
 pub(in crate::delivery) struct Room {
-    /// Beyond what the volume has already.
+    /// The part that the volume did not have before.
     more: Held,
-    /// What the volume has once they are there.
+    /// What the volume has after the write.
     wanted: usize,
 }
 
-/// The tenant has its share.
+/// The tenant has used its share.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::delivery) struct NoRoom {
-    /// What the volume would have to have.
+    /// The pages that the volume would need.
     pub pages: usize,
 }
 
 // === impl Pages ===
 
 impl Pages {
-    /// For volumes of so many bytes together.
+    /// For volumes of this many bytes together.
     pub(super) fn new(bytes: usize, node: Arc<dyn Node>) -> Self {
         Self { shares: Shares::new(bytes / PAGE), node, state: Mutex::default() }
     }
 
-    /// Room for a volume whose new files take so many pages. `former`: the volume has files now. May read the kernel's list of mounts:
-    /// not for the runtime's own threads.
+    /// Takes room for a volume whose new files need this many pages. `former`: the volume has files now. This may read the kernel's list of
+    /// mounts, so it must not run on the runtime's own threads.
     ///
     /// # Errors
-    /// The tenant has its share, even without the volumes that are gone.
+    /// The tenant has used its share, even without the volumes that are gone.
     pub(in crate::delivery) fn room(&self, tenant: &Tenant, id: Id, former: bool, pages: usize) -> Result<Room, NoRoom> {
         let wanted = pages.saturating_mul(COPIES);
         self.look(LOOK);
@@ -99,7 +100,7 @@ impl Pages {
         more.map(|more| Room { more, wanted }).ok_or_else(|| self.refuse(wanted))
     }
 
-    /// The new files are there; and where the volume is not `tidy`, so are former ones.
+    /// The new files are there. If the volume is not `tidy`, former files are there too.
     pub(in crate::delivery) fn keep(&self, id: Id, room: Room, tidy: bool) {
         let Room { more: mut held, wanted } = room;
         let mut state = self.lock();
@@ -114,7 +115,7 @@ impl Pages {
         state.put(id, held);
     }
 
-    /// The volume has files of so many pages, which this process or a former one has written.
+    /// The volume has files of this many pages, which this process or a former one wrote.
     pub(in crate::delivery) fn has(&self, tenant: &Tenant, id: Id, pages: usize) {
         let wanted = pages.saturating_mul(COPIES);
         let mut state = self.lock();
@@ -126,7 +127,7 @@ impl Pages {
         }
     }
 
-    /// As [`Pages::has`], for a volume of before the start, unless a mount was quicker.
+    /// As [`Pages::has`], for a volume from before the start, unless a mount was quicker.
     pub(super) fn found(&self, id: Id, pages: usize) {
         let mut state = self.lock();
         if !state.volumes.contains_key(&id) {
@@ -145,10 +146,10 @@ impl Pages {
         self.lock().volumes.len()
     }
 
-    /// What a volume needs beyond what it has.
+    /// The pages that a volume needs in addition to what it has.
     fn take(&self, tenant: &Tenant, id: Id, former: bool, wanted: usize) -> Option<Held> {
         let mut state = self.lock();
-        // An empty one is new: the kernel gives the device of one that is gone to the next.
+        // An empty volume is new: the kernel gives the device of a removed volume to the next one.
         let before = if former { state.volumes.get(&id) } else { None };
         let has = before.map_or(0, |entry| entry.held.n());
         if has == 0 || before.is_some_and(|entry| entry.held.tenant() != tenant) {
@@ -161,7 +162,7 @@ impl Pages {
         self.shares.take(tenant, wanted.saturating_sub(has))
     }
 
-    /// Gives back what volumes have that are gone, unless somebody has looked within this time.
+    /// Gives back the pages of volumes that are gone, unless the last look was within this time.
     fn look(&self, within: Duration) {
         let now = Instant::now();
         let begun = {
@@ -173,19 +174,20 @@ impl Pages {
             state.time += 1;
             state.time
         };
-        // While mounts come and go, old kernels may leave one out of the list (before Linux 5.8): what is gone is in neither of two.
+        // While mounts come and go, old kernels (before Linux 5.8) may leave one out of the list: a volume is gone only if two lists in a
+        // row do not have it.
         let Some(mut there) = self.devices() else { return };
         if self.lock().volumes.keys().any(|(device, _)| !there.contains(device)) {
             let Some(again) = self.devices() else { return };
             there.extend(again);
-            // What was written since may have been mounted since.
+            // A volume that was written since then may also have been mounted since then.
             self.lock().volumes.retain(|(device, _), entry| there.contains(device) || entry.written > begun);
         }
     }
 
     fn devices(&self) -> Option<HashSet<u64>> {
         let devices = self.node.devices();
-        devices.inspect_err(|error| tracing::warn!(%error, "what volumes are gone cannot be seen: their memory stays counted")).ok()
+        devices.inspect_err(|error| tracing::warn!(%error, "Keyferry cannot see which volumes are gone: their memory stays counted")).ok()
     }
 
     fn refuse(&self, pages: usize) -> NoRoom {
@@ -205,7 +207,7 @@ impl Pages {
         NoRoom { pages }
     }
 
-    /// A panic elsewhere cannot leave the table half-changed: nothing in here panics.
+    /// A panic elsewhere cannot leave the table half-changed: no code here panics.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,7 +21,7 @@ pub(in crate::delivery) struct FakeNode {
     /// Mounted below others.
     below: Mutex<Vec<(String, TempDir)>>,
     hangs: Mutex<Option<Arc<Mutex<Receiver<()>>>>>,
-    /// Lists of mounts that were read; the next so many leave everything out.
+    /// The lists of mounts that were read; this many next lists leave everything out.
     lists: AtomicUsize,
     blind: AtomicUsize,
     /// Devices of volumes that nobody opens.
@@ -54,7 +54,7 @@ impl FakeNode {
         self.below.lock().unwrap().push((target.to_owned(), below));
     }
 
-    /// Unmounts a volume; what is below it is seen again.
+    /// Unmounts a volume; the one below it is visible again.
     pub(in crate::delivery) fn unmount(&self, target: &str) {
         let mut below = self.below.lock().unwrap();
         let next = below.iter().rposition(|(at, _)| at == target).map(|at| below.remove(at).1);
@@ -187,7 +187,7 @@ fn pages(bytes: usize, others: u64) -> (Arc<FakeNode>, Pages) {
     (Arc::clone(&node), Pages::new(bytes, node))
 }
 
-/// As a deliverer does. Whether there was room.
+/// As a deliverer does. Returns whether there was room.
 fn write(pages: &Pages, tenant: &str, id: Id, former: bool, size: usize) -> bool {
     pages.room(&tenant.into(), id, former, size).map(|room| pages.keep(id, room, true)).is_ok()
 }
@@ -252,7 +252,7 @@ async fn what_a_volume_has_is_enough_to_write_it_again() {
     assert_eq!(larger.err(), Some(NoRoom { pages: 130 }));
     assert!(write(&pages, "shop", (1, 1), true, 10));
     assert_eq!(of("shop"), 20);
-    // A write that fails gives back what it took, one that does not tidy up keeps it.
+    // A write that fails gives back what it took; a write that does not clean up keeps it.
     drop(pages.room(&"shop".into(), (1, 1), true, 20).unwrap());
     assert_eq!(of("shop"), 20);
     let room = pages.room(&"shop".into(), (1, 1), true, 5).unwrap();

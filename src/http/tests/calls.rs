@@ -62,14 +62,14 @@ async fn a_redirect_is_followed_within_the_origin_only() {
     scene.server.script([redirect("https://user:canary@elsewhere.example/?canary")]);
     assert!(!scene.get("/").await.unwrap_err().to_string().contains("canary"));
     scene.server.script([redirect("https://elsewhere.example:8200/canary?canary")]);
-    insta::assert_snapshot!(scene.get("/").await.unwrap_err(), @"it redirects to https://elsewhere.example:8200, which is not followed: it is another host; configure the address that answers itself");
+    insta::assert_snapshot!(scene.get("/").await.unwrap_err(), @"it redirects to https://elsewhere.example:8200, which is not followed: it is another host; configure the address that answers without a redirect");
     scene.server.script([redirect("//elsewhere.example/")]);
     assert!(matches!(scene.get("/").await, Err(HttpError::Redirect { to, .. }) if to == "https://elsewhere.example"));
     scene.server.script(["/1", "/2", "/3", "/4"].map(redirect));
     assert!(matches!(scene.get("/").await, Err(HttpError::Redirect { why: "it has redirected three times already", .. })));
     scene.server.script([redirect("/next")]);
     let post = Request::post("/").body(Bytes::new()).unwrap();
-    assert!(matches!(scene.client.send(post, soon()).await, Err(HttpError::Redirect { why, .. }) if why.starts_with("only a GET")));
+    assert!(matches!(scene.client.send(post, soon()).await, Err(HttpError::Redirect { why, .. }) if why.starts_with("only a redirect")));
     scene.server.script([(302, Vec::new())]);
     assert_eq!(scene.get("/").await.unwrap().0, 302);
 }

@@ -1,4 +1,4 @@
-//! Nothing that is sent or answered is in a log, whoever writes it and at whatever level, nor in an error.
+//! Nothing that is sent or answered is in a log or in an error, whichever part writes it and at any level.
 
 use super::log::Log;
 use super::server::Middle;

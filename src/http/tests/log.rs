@@ -1,4 +1,4 @@
-//! The log of a test's own thread: everything, of everybody.
+//! The log of a test's own thread, with everything from every module.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

@@ -14,7 +14,7 @@ async fn a_restart_between_calls_costs_none() {
         assert!(get(&client, "/").await.is_ok());
         let address = server.stop().await;
         let server = Server::again(&authority, &manner, address);
-        // Not to be repeated: so nothing of it was lost in the old connection.
+        // It must not be repeated: so nothing of it was lost in the old connection.
         let outcome = client.call(request("/"), Repeat::Never, soon()).await;
         assert!(outcome.answer.is_ok() && outcome.tries == 1, "{alpn:?}: {outcome:?}");
         assert_eq!(server.requests().len(), 1);

@@ -34,7 +34,7 @@ async fn a_refused_certificate_says_its_names_and_dates() {
     assert!(refused(&authority, dated(&many, (2020, 2090))).await.contains("7.example and 2 more (valid"));
 }
 
-/// What the library has no words for, this house has: nobody reads how an error looks in memory.
+/// For errors without a text in the library, Keyferry has texts: nobody reads the form of an error in memory.
 #[tokio::test]
 async fn an_odd_certificate_is_refused_in_words() {
     let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
@@ -69,7 +69,7 @@ fn trusting(certificates: &[&Certificate]) -> TempDir {
     folder
 }
 
-/// What a client that trusts these says of a server that shows this chain.
+/// What a client with these trusted certificates reports about a server with this chain.
 async fn told(chain: &[&Certificate], key: &KeyPair, trusted: &[&Certificate]) -> String {
     let (server, folder) = (Server::showing(chain, key), trusting(trusted));
     get(&client(server.address, config(&folder)), "/").await.map_or_else(|error| shown(&error, &folder), |_| "taken".to_owned())
@@ -116,7 +116,7 @@ async fn a_servers_certificate_may_be_its_own_ca_byte_for_byte() {
     expired: the server's certificate for 127.0.0.1 has expired (valid 2020-01-01 to 2021-02-01)
     not yet valid: the server's certificate for 127.0.0.1 is not valid yet (valid 2089-02-01 to 2090-02-01)
     other name: the server's certificate is for other.example (valid 2020-01-01 to 2090-02-01), not for 127.0.0.1
-    no name: the server's certificate (valid 2020-01-01 to 2090-02-01) has no subjectAltName, and so is for no server, not for 127.0.0.1 either
+    no name: the server's certificate (valid 2020-01-01 to 2090-02-01) has no subjectAltName, so it is not for 127.0.0.1
     for clients: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)
     for any use: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)
     same key, other bytes: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) is a CA's own (CA:TRUE), and not byte for byte in DIR/ca.crt: name this very certificate there, or give the server one with CA:FALSE
@@ -135,7 +135,7 @@ async fn it_is_taken_for_the_endpoint_alone_whose_ca_it_is_in() {
     let (first, second) = (client(server.address, config(&own)), client(server.address, config(&others)));
     assert!(get(&first, "/").await.is_ok());
     assert!(matches!(get(&second, "/").await, Err(HttpError::Certificate(_))), "what one endpoint trusts is nothing to another");
-    // Nor is it once it is taken out of the file.
+    // It is also refused when it is taken out of the file.
     fs::copy(others.path().join("ca.crt"), own.path().join("ca.crt")).unwrap();
     assert!(matches!(get(&first, "/").await, Err(HttpError::Certificate(_))));
 }
@@ -227,7 +227,7 @@ async fn what_speaks_no_tls_is_told() {
     let server = Server::plain();
     let insecure = HttpConfig { verify: false, ..HttpConfig::default() };
     let refused = get(&client(server.address, insecure), "/").await.unwrap_err();
-    insta::assert_snapshot!(refused, @"no secure connection: what answers does not speak TLS (is the address one of http://?)");
+    insta::assert_snapshot!(refused, @"no secure connection: the server does not speak TLS (should the address begin with http://?)");
 }
 
 #[tokio::test]
@@ -235,7 +235,7 @@ async fn a_client_certificate_is_shown_to_who_asks() {
     for alpn in [&["h2"] as &[_], &["http/1.1"]] {
         let scene = Scene::of(&Manner { alpn, asks: true, ..Manner::default() });
         let without = scene.get("/").await.unwrap_err();
-        insta::allow_duplicates! { insta::assert_snapshot!(without, @"no secure connection: the server refused: CertificateRequired: it wants a client certificate, and none is configured"); }
+        insta::allow_duplicates! { insta::assert_snapshot!(without, @"no secure connection: the server refused: CertificateRequired: it needs a client certificate, and none is configured"); }
         let certificate = scene.authority.write_client(scene.folder.path(), "client.example");
         let with = HttpConfig { certificate: Some(certificate), ..config(&scene.folder) };
         let client = client(scene.server.address, with);
@@ -304,7 +304,7 @@ async fn a_ca_that_is_gone_is_out_of_force_after_ten_seconds() {
         insta::allow_duplicates! { insta::assert_snapshot!(told.join("\n"), @"
         the CA cannot be read: DIR/ca.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
         the CA cannot be read: DIR/ca.crt: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
-        the CA cannot be read: DIR/ca.crt: certificate 1 of DIR/ca.crt: it is no PEM (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        the CA cannot be read: DIR/ca.crt: certificate 1 of DIR/ca.crt: it is not PEM (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
         the CA cannot be read: DIR/ca.crt: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
         "); }
     }
@@ -323,7 +323,7 @@ fn files_are_read_before_anything_is_sent() {
     let certificate = authority.write_client(folder.path(), "client.example");
     let with = HttpConfig { certificate: Some(certificate.clone()), ..ca };
     fs::write(&certificate.key, "-----BEGIN PRIVATE KEY-----\ncanary").unwrap();
-    insta::assert_snapshot!(refused(with.clone()), @"the client certificate cannot be used: DIR/tls.key: it is no PEM (name PEM files: the certificate with its chain, and its private key)");
+    insta::assert_snapshot!(refused(with.clone()), @"the client certificate cannot be used: DIR/tls.key: it is not PEM (name PEM files: the certificate with its chain, and its private key)");
     fs::write(&certificate.key, &authority.pem).unwrap();
     insta::assert_snapshot!(refused(with.clone()), @"the client certificate cannot be used: DIR/tls.key: nothing of that kind is in it (name PEM files: the certificate with its chain, and its private key)");
     fs::write(&certificate.key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
@@ -332,7 +332,7 @@ fn files_are_read_before_anything_is_sent() {
     insta::assert_snapshot!(refused(with), @"the client certificate cannot be used: DIR/tls.crt: No such file or directory (os error 2) (name PEM files: the certificate with its chain, and its private key)");
 }
 
-/// One file takes nothing from the others: here one that is longer than any is read.
+/// A bad file does not stop the use of the others: here one that is too long is read.
 #[tokio::test]
 async fn a_folder_of_cas_goes_on_without_a_file_that_cannot_be_read() {
     let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());

@@ -35,7 +35,7 @@ pub struct Authority {
 /// What a server is like, but for its answers.
 pub struct Manner {
     pub alpn: &'static [&'static str],
-    /// Not only encrypted: it wants to know who asks.
+    /// Not only encrypted: it asks for a client certificate.
     pub asks: bool,
     pub params: CertificateParams,
 }
@@ -107,7 +107,7 @@ impl Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        // By its address: not every machine knows `localhost`, or the same by it.
+        // By its address: not every machine has the name `localhost` with the same address.
         Self::named("127.0.0.1")
     }
 }
@@ -131,7 +131,7 @@ impl Server {
         Self::at(bind(0), Some(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Gone, with all its connections; its address.
+    /// The server is gone, with all its connections; returns its address.
     pub async fn stop(mut self) -> SocketAddr {
         self.tasks.shutdown().await;
         // The connections' tasks end when they are next looked at.
@@ -139,7 +139,7 @@ impl Server {
         self.address
     }
 
-    /// A new one where another was.
+    /// A new server in place of a former one.
     pub fn again(authority: &Authority, manner: &Manner, address: SocketAddr) -> Self {
         Self::at(bind(address.port()), Some(authority.acceptor(manner)))
     }
@@ -178,7 +178,7 @@ impl Server {
         tasks
     }
 
-    /// These come first; then every path is answered in its own way.
+    /// These answers come first; then every path gets its own answer.
     pub fn script(&self, answers: impl IntoIterator<Item = Answer>) {
         *self.shared.script.lock().unwrap() = answers.into_iter().collect();
     }
@@ -242,7 +242,7 @@ async fn answer(request: Request<Incoming>, calls: Arc<Calls>) -> Result<Respons
     }
 }
 
-/// A TCP proxy: passes on, cuts in silence, or (asked by CONNECT) passes on to where it was told.
+/// A TCP proxy: passes bytes on, cuts silently, or (after CONNECT) passes bytes on to the named target.
 pub struct Middle {
     pub address: SocketAddr,
     /// The CONNECT requests that came.
@@ -256,7 +256,7 @@ impl Middle {
         Self::start(target, None)
     }
 
-    /// A proxy that answers CONNECT with a status, and leads to `target` whatever it is asked for.
+    /// A proxy that answers CONNECT with a status, and leads to `target` for any request.
     pub fn proxy(target: SocketAddr, status: &'static str) -> Self {
         Self::start(target, Some(status))
     }
@@ -268,7 +268,7 @@ impl Middle {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut stream, _)) = listener.accept().await {
-                // A new connection is a good one: only those that were there when it was cut are dead.
+                // A new connection works: only the connections at the moment of the cut are dead.
                 hush.send_replace(false);
                 let (mut hush, heard) = (hush.subscribe(), Arc::clone(&heard));
                 connections.spawn(async move {
@@ -291,13 +291,13 @@ impl Middle {
         Self { address, asked, silent, _tasks: tasks }
     }
 
-    /// Nothing goes either way any more on the connections that are there, and nobody is told.
+    /// From now on no bytes pass in either direction on the present connections, and neither side gets a signal.
     pub fn cut(&self) {
         self.silent.send_replace(true);
     }
 }
 
-/// The head of a request, byte by byte: what follows is not ours.
+/// The head of a request, byte by byte: the rest is not ours.
 async fn head(stream: &mut TcpStream) -> String {
     use tokio::io::AsyncReadExt;
     let mut head = Vec::new();

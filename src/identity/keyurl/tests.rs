@@ -1,4 +1,4 @@
-//! Against a server that answers as the API server does, and then does not.
+//! Against a server that first answers as the API server does, and later does not.
 
 use std::fs;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ impl Scene {
     }
 }
 
-/// Time goes on by itself again afterwards: a paused clock would leap over the network's answers.
+/// Afterwards time runs by itself again: a paused clock would jump over the network's answers.
 async fn later(by: Duration) {
     tokio::time::pause();
     tokio::time::advance(by).await;
@@ -96,7 +96,7 @@ async fn later(by: Duration) {
 async fn the_first_mount_waits_for_the_keys_and_the_next_does_not_ask() {
     let scene = Scene::new().await;
     let verifier = scene.verifier();
-    insta::assert_snapshot!(scene.health(&verifier).await.unwrap_err(), @"the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: no answer yet (it is waited for)");
+    insta::assert_snapshot!(scene.health(&verifier).await.unwrap_err(), @"the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: no answer yet (Keyferry waits for it)");
     for _ in 0..3 {
         scene.attest(&verifier, &scene.issuer).await.unwrap();
     }
@@ -142,7 +142,7 @@ async fn keys_are_fetched_anew_every_hour_or_so() {
     scene.attest(&verifier, &next).await.unwrap();
 }
 
-/// The issuer itself says that it has none: a list that is there is in force as it is.
+/// The issuer itself says that it has no keys: this empty list is in force.
 #[tokio::test]
 async fn an_answer_without_a_usable_key_takes_all_keys_away() {
     for list in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","kid":"weak","k":"x"}]}"#] {
@@ -180,10 +180,10 @@ async fn no_failure_takes_the_keys_away() {
     insta::assert_snapshot!(health.join("\n"), @r#"
     the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod)
     the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 403 Forbidden (bind the ClusterRole system:service-account-issuer-discovery to the daemon's ServiceAccount)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 500 Internal Server Error (it is overloaded, starting or on its way down)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered something else than keys: it is not JSON: expected value at line 1 column 1 (see that the address is that of a JWKS)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered something else than keys: it is not a JWKS, a JSON object {"keys": [...]} (see that the address is that of a JWKS)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered something else than keys: it is not JSON: EOF while parsing an object at line 1 column 100 (see that the address is that of a JWKS)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 500 Internal Server Error (it is overloaded, starting or stopping)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not JSON: expected value at line 1 column 1 (see that the address is that of a JWKS)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not a JWKS, a JSON object {"keys": [...]} (see that the address is that of a JWKS)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not JSON: EOF while parsing an object at line 1 column 100 (see that the address is that of a JWKS)
     the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: the answer is larger than 1048576 bytes (see that the address is the right one)
     "#);
     scene.server.go_down();

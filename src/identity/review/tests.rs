@@ -95,7 +95,7 @@ async fn a_pod_is_who_the_api_server_says() {
     let token = scene.token("keyferry");
     let attested = scene.attest(&token).await.unwrap();
     assert_eq!(*attested.pod, PodIdentity { service_account_uid: Some("sa-uid".into()), verified: true, ..PodIdentity::believed(&pod()) });
-    assert_eq!(attested.tokens.audiences().count(), 0, "the token for the daemon itself is no store's");
+    assert_eq!(attested.tokens.audiences().count(), 0, "no store gets the token for the daemon itself");
     let calls = scene.server.calls();
     assert_eq!((calls.len(), calls[0].authorization.as_deref()), (1, Some("Bearer own-canary")));
     assert_eq!(calls[0].path, "/apis/authentication.k8s.io/v1/tokenreviews");
@@ -125,7 +125,7 @@ async fn a_refusal_is_never_remembered() {
     let scene = Scene::new().await;
     let token = scene.token("keyferry");
     scene.server.answer(says(|status| *status = json!({ "error": "[invalid bearer token, token lookup failed]" })));
-    insta::assert_snapshot!(scene.attest(&token).await.unwrap_err(), @r#"token: the API server refuses it: "[invalid bearer token, token lookup failed]" (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again)"#);
+    insta::assert_snapshot!(scene.attest(&token).await.unwrap_err(), @r#"token: the API server refuses it: "[invalid bearer token, token lookup failed]" (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never valid again)"#);
     scene.server.answer(says(|_| ()));
     scene.attest(&token).await.unwrap();
     assert_eq!(scene.server.calls().len(), 2);
@@ -145,7 +145,7 @@ async fn each_further_token_has_its_own_review() {
         reviewed(&status)
     })));
     let mut sent: Vec<_> = tokens.iter().map(|(audience, token)| (*audience, token.as_str())).collect();
-    // Whatever the API server says of it: a token for the daemon too is no store's.
+    // Whatever the API server says about it: no store may get a token for the daemon.
     let both = scene.issuer.sign(&json!({ "aud": ["both", "keyferry"], "exp": 2_000_000_000 })).unwrap();
     sent.extend([("", "x.y.z"), ("garbage", "x"), ("both", both.as_str())]);
     for _ in 0..2 {
@@ -161,7 +161,7 @@ async fn each_further_token_has_its_own_review() {
     assert!(scene.attest(&scene.issuer.token(&pod(), "other", Duration::from_mins(1), &*scene.clock).unwrap()).await.is_err());
 }
 
-/// One namespace's Pods come with 31 tokens each that the API server takes long to refuse: another's Pod waits for none of them.
+/// Pods of one namespace come with 31 tokens each, which the API server refuses slowly: another namespace's Pod does not wait for them.
 #[tokio::test]
 async fn tokens_that_do_not_verify_cost_no_other_namespace_a_review() {
     let scene = Arc::new(Scene::new().await);
@@ -180,7 +180,7 @@ async fn tokens_that_do_not_verify_cost_no_other_namespace_a_review() {
             scene.attest_all(&sent).await.is_ok()
         });
     }
-    // Until it has all that it ever gets.
+    // Until it has all the turns that it can get.
     while asked < CALLS / 2 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         asked += scene.server.calls().len();
@@ -219,16 +219,16 @@ async fn anybody_elses_token_is_refused() {
     insta::assert_snapshot!(scene.refused(says(|status| status["user"]["extra"] = json!({}))).await, @"pod: the token is bound to no Pod: the API server names none with it (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
     insta::assert_snapshot!(scene.refused(user("system:serviceaccount:bank:web")).await, @r#"namespace: the token is that of a Pod in the namespace "bank", but the mount is for "shop" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
     insta::assert_snapshot!(scene.refused(user("system:serviceaccount:shop:root")).await, @r#"serviceAccount: the token is that of a Pod of the ServiceAccount "root", but the mount is for "web" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
-    insta::assert_snapshot!(scene.refused(user("kubernetes-admin")).await, @r#"serviceAccount: the token is that of "kubernetes-admin", which is no ServiceAccount (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(user("kubernetes-admin")).await, @r#"serviceAccount: the token is that of "kubernetes-admin", which is not a ServiceAccount (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
     insta::assert_snapshot!(scene.refused(says(|status| status["audiences"] = json!([]))).await, @r#"audience: the API server does not say that the token is for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
     insta::assert_snapshot!(scene.refused(says(|status| status["audiences"] = json!(["https://kubernetes.default.svc"]))).await, @r#"audience: the API server does not say that the token is for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
-    insta::assert_snapshot!(scene.refused(says(|status| *status = json!({}))).await, @"token: the API server refuses it: without a reason (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again)");
+    insta::assert_snapshot!(scene.refused(says(|status| *status = json!({}))).await, @"token: the API server refuses it: without a reason (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never valid again)");
     scene.server.answer(says(|_| ()));
-    assert_eq!(scene.reviewer.health().await, Ok(()), "refusals are no trouble");
+    assert_eq!(scene.reviewer.health().await, Ok(()), "refusals are not a trouble");
     scene.server.calls();
     insta::assert_snapshot!(scene.attest("canary").await.unwrap_err(), @"token: it cannot be read: it is not three parts joined by dots (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
     insta::assert_snapshot!(scene.attest_all(&[("vault", "x")]).await.unwrap_err(), @r#"audience: the driver sent tokens for "vault", but none for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
-    assert!(scene.server.calls().is_empty(), "what is no token is not worth a call");
+    assert!(scene.server.calls().is_empty(), "a text that is not a token causes no call");
 }
 
 #[tokio::test]
@@ -236,9 +236,9 @@ async fn an_api_server_that_cannot_be_asked_is_named() {
     let scene = Scene::new().await;
     insta::assert_snapshot!(scene.refused(Answer::Status(401)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod; kubelet tries again by itself)");
     insta::assert_snapshot!(scene.refused(Answer::Status(403)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `create` on tokenreviews of authentication.k8s.io, and a ClusterRoleBinding to it; kubelet tries again by itself)");
-    insta::assert_snapshot!(scene.refused(Answer::Status(500)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 500 Internal Server Error (it is overloaded, starting or on its way down; kubelet tries again by itself)");
-    insta::assert_snapshot!(scene.refused(Answer::Text(200, "<html>canary".into())).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server; kubelet tries again by itself)");
-    insta::assert_snapshot!(scene.shown(&scene.reviewer.health().await.unwrap_err()), @"tokens cannot be reviewed: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server)");
+    insta::assert_snapshot!(scene.refused(Answer::Status(500)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 500 Internal Server Error (it is overloaded, starting or stopping; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.refused(Answer::Text(200, "<html>canary".into())).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is not a TokenReview (see that the address is that of an API server; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.shown(&scene.reviewer.health().await.unwrap_err()), @"tokens cannot be reviewed: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is not a TokenReview (see that the address is that of an API server)");
     assert!(scene.refused(Answer::Text(201, " ".repeat(2 << 20))).await.contains("larger than"));
     scene.server.go_down();
     let down = scene.attest(&scene.token("keyferry")).await.unwrap_err();

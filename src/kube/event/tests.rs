@@ -82,7 +82,7 @@ async fn an_event_that_is_there_is_told_once_more() {
     "#);
 }
 
-/// Whatever is there under its name: the API server takes no count under 2.
+/// Whatever is there under its name: the API server accepts no count below 2.
 #[tokio::test]
 async fn a_count_goes_on_from_what_is_there() {
     let scene = Scene::new(there("")).await;
@@ -121,12 +121,12 @@ async fn each_answer_is_known_for_what_it_means() {
     scene.server.go_down();
     let EventError::Passing(error) = scene.tell("x").await.unwrap_err() else { panic!() };
     assert!(!error.to_string().contains("canary"));
-    // What was there is gone by the time it is told again.
+    // The former Event is gone when this one is repeated.
     let gone: Reply = Box::new(|call| (if call.method == "POST" { 409 } else { 404 }, String::new()));
     assert_eq!(scene.told_to(Answer::With(gone)).await, EventError::Gone);
 }
 
-/// What a class's author can make long or odd, and a name that would lead to another path.
+/// What a class's author can make long or strange, and a name that would lead to another path.
 #[tokio::test]
 async fn no_text_makes_an_event_that_the_api_does_not_take() {
     let scene = Scene::new(Answer::Status(201)).await;

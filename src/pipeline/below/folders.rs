@@ -1,4 +1,4 @@
-//! The folders that a mount lists, and what is wanted of each.
+//! The folders that a mount lists, and what its objects ask for in each.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,25 +13,25 @@ pub(super) const NAMES: usize = 16 * 1024;
 /// A prefix, and what was found below it so far.
 #[derive(Debug)]
 pub(super) struct Root {
-    /// Of the folder, among the plan's secrets.
+    /// The folder's place among the plan's secrets.
     pub place: usize,
     /// The objects that ask for it, by their places.
     pub objects: Vec<usize>,
-    /// From the prefix on.
+    /// Names relative to the prefix.
     pub names: BTreeSet<String>,
 }
 
 /// A folder to be listed.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
-    /// Its prefix, among the roots.
+    /// The place of its prefix among the roots.
     pub root: usize,
-    /// From the prefix on, with a `/` at its end; empty: the prefix itself.
+    /// Relative to the prefix, with a `/` at its end; empty: the prefix itself.
     pub name: String,
     pub secret: SecretRef,
 }
 
-/// What is wanted of one folder.
+/// What the objects ask for in one folder.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub secrets: Vec<String>,
@@ -67,7 +67,7 @@ impl Folder {
     }
 }
 
-/// What objects want of a folder. `folder`: from the prefix on.
+/// What the objects ask for in a folder. `folder`: relative to the prefix.
 pub(super) fn names_in(
     plan: &Plan,
     objects: &[usize],

@@ -46,7 +46,7 @@ fn a_listing_gives_what_some_object_wants() {
     assert_eq!(names(&all, "", "[]", 9), Ok(these("", "")));
 }
 
-/// What a store that means ill could list.
+/// What a hostile store could list.
 #[test]
 fn a_listing_that_is_none_is_refused() {
     let all = plan(&[(&[], &[], false)]);
@@ -80,7 +80,7 @@ fn what_is_found_becomes_parts_of_the_objects() {
         Ok(vec!["files/shop/certs/a/b files/shop/certs/web".to_owned(), "files/shop/certs/a/b".to_owned()])
     );
     assert_eq!(put(&two, &["web"], 9), Ok(vec!["files/shop/certs/web".to_owned(), String::new()]), "it may be absent");
-    insta::assert_snapshot!(put(&two, &["b"], 9).unwrap_err().join("\n"), @"object 1 (f0/): files/shop/certs/: there are no secrets below it that this object wants (correct `include` and `exclude`, store one, or set `optional: true`)");
+    insta::assert_snapshot!(put(&two, &["b"], 9).unwrap_err().join("\n"), @"object 1 (f0/): files/shop/certs/: there are no secrets below it that this object asks for (correct `include` and `exclude`, store one, or set `optional: true`)");
     insta::assert_snapshot!(put(&two, &["a/b", "web"], 2).unwrap_err().join("\n"), @"object 2 (f1/): files/shop/certs/: with what is below it, the class has more than 2 secrets: no more are delivered on this node (choose with `include` and `exclude`, split the class, or ask for a higher limits.objects)");
     let told = put(&two, &["w%2f"], 9).unwrap_err();
     assert_eq!(told.len(), 2);

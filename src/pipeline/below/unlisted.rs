@@ -1,4 +1,4 @@
-//! Why a prefix comes to nothing, in words.
+//! Why a prefix gives no secrets, as text.
 
 use super::LISTS;
 use crate::backend::{BackendError, Fault};
@@ -6,7 +6,7 @@ use crate::glob::LEVELS;
 use crate::model::{InvalidName, SecretRef, quoted};
 use crate::steps;
 
-/// Why a prefix comes to nothing.
+/// Why a prefix gives no secrets.
 #[derive(Debug)]
 pub(super) struct Unlisted {
     pub fault: Fault,
@@ -14,14 +14,14 @@ pub(super) struct Unlisted {
 }
 
 impl Unlisted {
-    /// As it is said of the prefix.
+    /// As text about the prefix.
     pub fn of(&self, prefix: &SecretRef) -> BackendError {
         let (backend, secret) = (prefix.backend.clone(), Some(prefix.name.clone()));
         BackendError { fault: self.fault, backend, secret, reason: self.reason.clone(), retry_after: None, source: None }
     }
 
     pub fn nothing() -> Self {
-        let reason = "there are no secrets below it that this object wants (correct `include` and `exclude`, store one, or set \
+        let reason = "there are no secrets below it that this object asks for (correct `include` and `exclude`, store one, or set \
                       `optional: true`)";
         Self { fault: Fault::NotFound, reason: reason.to_owned() }
     }
@@ -56,7 +56,7 @@ impl Unlisted {
         Self { fault: Fault::TooLarge, reason }
     }
 
-    /// A name that the store lists, and nobody can ask it for.
+    /// A name that the store lists, but that cannot be requested.
     pub fn unasked(name: &str, cause: &InvalidName) -> Self {
         let reason =
             format!("the name {} below it {cause} (store the secret under another name, or leave it out with `exclude`)", quoted(name));

@@ -1,4 +1,4 @@
-//! The plan of one mount: the class's, with all that was found.
+//! The plan of one mount: the class's plan, with everything that was found.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
@@ -11,13 +11,13 @@ use crate::delivery::VersionKey;
 use crate::model::{Fetched, Field, FieldName, Label, Object, Part, Plan, Secret, SecretBytes, SecretRef, Version};
 use crate::steps::Steps;
 
-/// What a name takes to be made by a template, as bytes that are worked over.
+/// What the making of a name by a template costs, as bytes of work.
 const RENAME: usize = 1024;
 
-/// The class's plan with a part of an object for each secret below its prefix that it wants.
+/// The class's plan. Each object with a prefix has a part for each found secret that it asks for.
 ///
 /// # Errors
-/// An object finds nothing that it wants, or more than is delivered; or the store cannot be asked for a name that it lists.
+/// An object finds nothing that it asks for, or more than the limit; or the store lists a name that cannot be requested.
 pub(super) fn put_in(plan: &Plan, roots: &[Root], configured: &Configured, limit: usize, steps: &Steps) -> Result<Plan, Vec<FetchFailure>> {
     let (mut secrets, mut objects) = (plan.secrets.clone(), plan.objects.clone());
     let mut places: HashMap<SecretRef, usize> = secrets.iter().cloned().zip(0..).collect();
@@ -55,7 +55,7 @@ pub(super) fn put_in(plan: &Plan, roots: &[Root], configured: &Configured, limit
     Ok(Plan { secrets, objects, prefixes, fresh, max_stale, parameters, version_ids, versioned, ..Plan::default() })
 }
 
-/// What one object wants of what was found, at most `most` parts; `limit` is for the class.
+/// The found secrets that one object asks for, at most `most` parts; `limit` is for the class.
 fn parts_of(
     object: &Object,
     root: &Root,
@@ -76,8 +76,8 @@ fn parts_of(
     Ok(parts)
 }
 
-/// The version of each secret that was found, beside the plan's secrets; and by the places of the prefixes, what their own version is of:
-/// which secrets there are, and their versions.
+/// The version of each found secret, in the order of the plan's secrets. For the places of the prefixes: what their own version is made of
+/// (which secrets there are, and their versions).
 pub(in crate::pipeline) fn versions(
     plan: &Plan,
     found: &[Option<Fetched>],
@@ -98,7 +98,7 @@ pub(in crate::pipeline) fn versions(
     (versions, Some(prefixes.into_iter().map(secret).collect()))
 }
 
-/// What the names of files take to be made, as bytes that are worked over.
+/// What the making of the files' names costs, as bytes of work.
 pub(in crate::pipeline) fn renamed(plan: &Plan) -> usize {
     let renames = |object: &&Object| object.below.as_ref().is_some_and(|below| below.rename.is_some());
     plan.bulk().filter(renames).map(|object| object.parts.len() * RENAME).sum()

@@ -31,7 +31,7 @@ fn file(object: usize, path: &str, field: &str) -> RenderedFile {
     }
 }
 
-/// Of a class with two secrets: a file of the one, and all fields of the other.
+/// For a class with two secrets: one file from the first, and all fields of the other.
 fn facts(namespace: &str) -> Facts {
     let secrets: Vec<_> = ["db", "tls"].map(|name| SecretRef::read("files".parse().unwrap(), name.parse().unwrap())).into();
     let fields = Select::Fields { patterns: vec![FieldPattern::new("*")], folder: "tls/".parse().unwrap() };
@@ -63,8 +63,8 @@ fn stale(seconds: u64) -> Source {
     Source::Stale { age: Duration::from_secs(seconds), bound: Duration::from_hours(1), cause: "no connection".to_owned() }
 }
 
-/// Two mounts have one gist if, and only if, their lines have the same objects: the age of an answer, which a repeat does not tell either,
-/// aside.
+/// Two mounts have the same gist if, and only if, their lines have the same objects. Only the age of an answer may differ, which a repeat
+/// does not report either.
 #[test]
 fn a_gist_changes_with_whatever_the_line_says() {
     type Change = fn(&mut Facts);
@@ -123,7 +123,7 @@ fn without_an_error_the_class_counts_too() {
     assert!(failed.gist.is_none() && failed.objects.iter().all(|object| object.outcome == Outcome::Failed), "{failed:?}");
 }
 
-/// A secret of another region that stood in for the first is told beside it, with its own rule and version; one that did not is not told.
+/// If a secret of another region replaced the first, it is in the line too, with its own rule and version; otherwise it is not in the line.
 #[test]
 fn what_stood_in_for_a_secret_is_told() {
     let of = |backend: &str| SecretRef::read(backend.parse().unwrap(), "db".parse().unwrap());

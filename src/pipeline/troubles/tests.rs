@@ -3,14 +3,14 @@ use crate::model::Code;
 
 const STALE: Ended = Ended { code: None, stale: None, proven: true };
 
-/// A volume, and what was told of it.
+/// A volume, and what was reported about it.
 #[derive(Default)]
 struct Bench {
     troubles: Troubles,
     had_files: bool,
-    /// Whether there is a place for what is told.
+    /// Whether there is a place for reports.
     full: bool,
-    /// Of what is told, the API server hears nothing.
+    /// The API server gets none of the reports.
     deaf: bool,
     told: Vec<String>,
 }
@@ -53,7 +53,7 @@ impl Bench {
         &self.told
     }
 
-    /// Fails each minute, for so many of them.
+    /// Fails once per minute, for this many minutes.
     async fn fails_for(&mut self, minutes: u64) -> &[String] {
         for _ in 0..minutes {
             tokio::time::advance(Duration::from_mins(1)).await;

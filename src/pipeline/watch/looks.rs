@@ -1,7 +1,7 @@
-//! The files that volumes use, and the looks at them: each file once in a round, however many volumes use it.
+//! The files that volumes use, and the looks at them: one look at each file in each round, however many volumes use it.
 //!
-//! A round in which nothing changed costs a few system calls for each folder, where the kernel notes changes for us ([`Inotify`]); else one
-//! for each file. What a look goes through is made again only when a file came or went.
+//! If the kernel notes changes for us ([`Inotify`]), a round without a change costs a few system calls for each folder; otherwise one for
+//! each file. The list for a look is made again only when a file was added or removed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, OsStr};
@@ -14,8 +14,8 @@ use tokio::time::{Duration, Instant};
 
 use crate::files::{Epoch, Found, Inotify, Located, Outlook, Stamp, is_absence};
 
-/// A file that changed counts as changed once more after this time. Times of files are counted in ticks, of up to some seconds on a network:
-/// a second change within the tick of the first looks like none.
+/// A changed file counts as changed once more after this time. Times of files are counted in ticks, of up to some seconds on a network: a
+/// second change in the same tick cannot be seen.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// All files, by folder.
@@ -31,23 +31,23 @@ pub(super) struct Files {
 struct Folder {
     /// In the order of their names: the files of one folder are looked at one after the other, which costs the kernel less.
     files: BTreeMap<Arc<CStr>, Arc<Watched>>,
-    /// The same, for the looks; `None`: one came or went since.
+    /// The same, for the looks; `None`: a file was added or removed since.
     listed: Option<Listed>,
     /// How many lists there were.
     lists: u64,
-    /// A look is under way. There is never another one beside it: a file system that hangs has one thread.
+    /// A look is under way. There is only one at a time: a file system that hangs blocks one thread.
     looking: Arc<AtomicBool>,
     rounds: Arc<Rounds>,
 }
 
-/// The files of one folder, and a number that no other list of it has.
+/// The files of one folder, and a number that no other list of them has.
 #[derive(Clone, Debug)]
 struct Listed {
     number: u64,
     files: Arc<[Arc<Watched>]>,
 }
 
-/// What the looks at one folder leave to each other.
+/// What one look at a folder leaves for the next.
 #[derive(Debug)]
 struct Rounds {
     inotify: Inotify,
@@ -64,7 +64,7 @@ pub(super) struct Watched {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// `None`: nobody has looked yet.
+    /// `None`: not looked at yet.
     state: Option<State>,
     changed: Option<Instant>,
     /// Whether it counts as changed once more.
@@ -77,16 +77,16 @@ enum State {
     There(Stamp),
 }
 
-/// What a look found.
+/// The result of a look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Looked {
     Changed,
     Same,
-    /// The same, and whatever changes it is noted.
+    /// The same, and the kernel notes whatever changes it.
     Known,
 }
 
-/// The files of one folder, to be looked at on a thread that may be kept waiting.
+/// The files of one folder, for a look on a thread that may block.
 #[derive(Debug)]
 #[must_use = "no other look begins before it is dropped"]
 pub struct Look {
@@ -112,12 +112,12 @@ impl Files {
         new
     }
 
-    /// A volume has gone, and perhaps the last one of a file.
+    /// A volume is gone; it may have been the last one of a file.
     pub fn loosen(&mut self) {
         self.loose = true;
     }
 
-    /// The looks to be made now: one for each folder whose last look has ended. `stirred` is set if a file changed.
+    /// The looks that are due now: one for each folder whose last look has ended. `stirred` is set if a file changed.
     pub fn looks(&mut self, stirred: &Arc<AtomicBool>) -> Vec<Look> {
         if self.loose {
             self.folders.retain(|_, folder| folder.tidy() || folder.is_looking());
@@ -141,7 +141,7 @@ impl Folder {
         Self { files: BTreeMap::new(), listed: None, lists: 0, looking: Arc::default(), rounds: Arc::new(rounds) }
     }
 
-    /// Drops the files that no volume uses. Whether one is left.
+    /// Drops the files that no volume uses. Returns whether one is left.
     fn tidy(&mut self) -> bool {
         let (before, own) = (self.files.len(), 1 + usize::from(self.listed.is_some()));
         self.files.retain(|_, file| Arc::strong_count(file) > own);
@@ -171,8 +171,8 @@ impl Folder {
 // === impl Look ===
 
 impl Look {
-    /// Looks at each file once, unless all are known to be the same. Blocks for as long as the file system does. Without the folder, no file
-    /// has changed: it may be on its way from one place to another, and the next mount says what is wrong.
+    /// Looks at each file once, unless all are known to be the same. Blocks for as long as the file system does. If the folder is missing,
+    /// no file counts as changed: the folder may be moving from one place to another, and the next mount reports what is wrong.
     pub fn run(&self) {
         if self.rounds.know(self.listed.number) {
             return;
@@ -207,7 +207,7 @@ impl Drop for Look {
 // === impl Rounds ===
 
 impl Rounds {
-    /// Whether all files of this list are as they were when they were last looked at.
+    /// Whether all files of this list are as they were at their last look.
     fn know(&self, list: u64) -> bool {
         let known = *self.lock();
         known.is_some_and(|(number, epoch)| number == list && self.inotify.epoch(Instant::now()) == Some(epoch))
@@ -244,14 +244,14 @@ impl Watched {
         self.seen().changed
     }
 
-    /// A file that cannot be looked at has not changed: its next mount says what is wrong.
+    /// A file that cannot be looked at counts as unchanged: its next mount reports what is wrong.
     fn look(&self, outlook: &Outlook) -> Looked {
         let Some((state, is_noted)) = State::of(&self.file, outlook) else { return Looked::Same };
         let mut seen = self.seen();
         if seen.state == Some(state) && !seen.once_more {
             return if is_noted { Looked::Known } else { Looked::Same };
         }
-        // After the look: what was fetched before now may not be what was seen.
+        // After the look: a fetch before this moment may not have what the look saw.
         let (now, is_new) = (Instant::now(), seen.state != Some(state));
         let is_due = is_new || seen.changed.is_some_and(|at| now.saturating_duration_since(at) >= AGAIN);
         if !is_due {
@@ -267,7 +267,7 @@ impl Watched {
 }
 
 impl State {
-    /// And whether each change of it is noted. `None`: nobody can tell.
+    /// Also whether the kernel notes each change of it. `None`: not known.
     fn of(file: &CStr, outlook: &Outlook) -> Option<(Self, bool)> {
         match outlook.look(file) {
             Ok(Found { stamp, is_noted }) => Some((Self::There(stamp), is_noted)),

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Mode};
 
 use super::*;
 
-/// What all volumes weigh together.
+/// The weight of all volumes together.
 const BYTES: usize = 4 * 1024 * 1024;
 
 struct Bench {
@@ -24,7 +24,7 @@ impl Bench {
         self.folder.path().join(file)
     }
 
-    /// As `keyferry vault set` does: beside its place, and renamed.
+    /// As `keyferry vault set` does: written to another file and renamed.
     fn set(&self, file: &str, content: &str) {
         fs::write(self.path("draft"), content).unwrap();
         fs::rename(self.path("draft"), self.path(file)).unwrap();
@@ -54,7 +54,7 @@ impl Bench {
         Delivered { subject, files, former: Former::default(), plan_weight: 0, fetched: Instant::now(), asked: Instant::now() }
     }
 
-    /// One second: a look, and what is due then.
+    /// One second: a look, and then what is due.
     async fn second(&self) -> Vec<Due> {
         tokio::time::advance(Duration::from_secs(1)).await;
         self.look();
@@ -67,7 +67,7 @@ impl Bench {
         }
     }
 
-    /// Changes all that is due, for some seconds: nothing is due any more.
+    /// Makes all changes that are due, for some seconds: after that nothing is due.
     async fn settle(&self) {
         for _ in 0..10 {
             for due in self.second().await {
@@ -124,7 +124,7 @@ async fn a_volume_is_due_when_one_of_its_files_changed_after_its_fetch() {
     assert_eq!(names(&bench.second().await), ["web"]);
     bench.settle().await;
 
-    // What a mount fetched after the change was seen is current.
+    // What a mount fetched after the change was seen is up to date.
     bench.set("db", "4");
     bench.look();
     tokio::time::advance(Duration::from_millis(1)).await;
@@ -132,7 +132,7 @@ async fn a_volume_is_due_when_one_of_its_files_changed_after_its_fetch() {
     assert_eq!(names(&bench.watch.due(Instant::now())), [""; 0]);
 }
 
-/// kubelet asks for each volume about once a minute: that alone is no change, and costs no second walk.
+/// kubelet asks for each volume about once per minute: that alone is not a change, and Keyferry does not do the work twice.
 #[tokio::test(start_paused = true)]
 async fn a_mount_of_the_same_files_is_not_a_change() {
     let bench = Bench::new();
@@ -146,7 +146,7 @@ async fn a_mount_of_the_same_files_is_not_a_change() {
     };
     remount("web", "db").await;
     assert_eq!((names(&bench.second().await), bench.files()), (vec![], 1));
-    // But a change during the mount is one: nobody knows what the mount has read.
+    // But a change during the mount counts: it is not known what the mount has read.
     let former = bench.watch.forget(&target("web"));
     let mount = Delivered { former, ..bench.delivered("shop", "web", &["db"]) };
     bench.set("db", "2");
@@ -164,7 +164,7 @@ async fn a_mount_of_the_same_files_is_not_a_change() {
     assert_eq!(bench.files(), 0);
 }
 
-/// What else may be at a name, and how it may come there.
+/// What else may have a file's name, and how it may come there.
 #[tokio::test(start_paused = true)]
 async fn whatever_takes_the_place_of_a_file_is_a_change() {
     let bench = Bench::new();
@@ -207,7 +207,7 @@ async fn whatever_takes_the_place_of_a_file_is_a_change() {
     due("its mode: the daemon may not read it any more").await;
 }
 
-/// A vault may be a link (git-sync), or be renamed: a look has one folder, and while there is none nothing has changed.
+/// A vault may be a link (git-sync), or be renamed: a look uses one folder, and while there is none nothing counts as changed.
 #[tokio::test(start_paused = true)]
 async fn a_vault_that_is_swapped_for_another_changes_all_its_files_once() {
     let bench = Bench::new();
@@ -377,7 +377,7 @@ async fn there_is_one_look_at_a_vault_at_a_time() {
     assert_eq!(bench.watch.looks(Instant::now()).len(), 1);
 }
 
-/// One namespace makes as many volumes as it likes: the table stays bounded, and the others keep theirs.
+/// One namespace makes as many volumes as it likes: the table keeps its limit, and the others keep theirs.
 #[tokio::test(start_paused = true)]
 async fn a_namespace_with_many_volumes_pushes_out_its_own() {
     let bench = Bench::new();
@@ -402,7 +402,7 @@ async fn a_namespace_with_many_volumes_pushes_out_its_own() {
     assert_eq!(large.watch.count(), MOST);
 }
 
-/// What it counts is what it takes, or more.
+/// It counts at least the memory that it needs.
 #[test]
 fn a_volume_counts_what_it_takes() {
     // Twice in the shelf's maps, and the counts of what it shares.

@@ -1,35 +1,35 @@
-//! The client's side of an HTTP/2 connection (RFC 9113) as a walk from frame to frame: only header blocks are looked into. No I/O.
+//! The client's side of an HTTP/2 connection (RFC 9113), frame by frame: only header blocks are decoded. No I/O.
 
 use super::hpack::HeaderBlocks;
 use super::malformed::Malformed;
 use std::ops::Range;
 
-/// The most octets of one header block that are held back, frame headers included. hyper refuses header lists of 16 KiB, and above
-/// this nothing on the connection is repaired any more.
+/// The most octets of one header block that are held back, with frame headers. hyper refuses header lists of 16 KiB, and after a longer
+/// block nothing on the connection is repaired any more.
 pub const MAX_BLOCK: usize = 64 * 1024;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Where in the client's bytes the connection is, and its header compression.
+/// The position in the client's bytes, and its header compression.
 #[derive(Debug)]
 pub struct Frames {
     state: State,
-    /// The parts of the header block being gathered, counted from its first frame's start.
+    /// The parts of the present header block, counted from the start of its first frame.
     fragments: Vec<Range<usize>>,
     blocks: HeaderBlocks,
 }
 
 #[derive(Debug)]
 enum State {
-    /// In a header block; its frames from `next` on, counted from the first one's start, have not been seen.
+    /// In a header block; its frames from `next` on (counted from the start of the first one) are not seen yet.
     Block { stream: u32, next: usize },
     /// Between two frames.
     Boundary,
-    /// Not HTTP/2 as we know it: whatever comes passes.
+    /// Not HTTP/2 as we know it: everything passes.
     Off,
-    /// In a frame without headers, of which so many octets are to come.
+    /// In a frame without headers, with this many octets still to come.
     Payload(usize),
-    /// In the connection preface, of which so many octets are to come.
+    /// In the connection preface, with this many octets still to come.
     Preface(usize),
 }
 
@@ -40,8 +40,8 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Repairs in place what is complete in `octets`, and says how many from the start may pass. The rest must be held back, and stand
-    /// at the start of `octets` in the next call, followed by more.
+    /// Repairs the complete parts of `octets` in place, and returns how many octets from the start may pass. The rest must be held back,
+    /// and be at the start of `octets` in the next call, with more octets after it.
     pub fn pass(&mut self, octets: &mut [u8]) -> usize {
         let mut passed = 0;
         loop {
@@ -56,7 +56,7 @@ impl Frames {
         }
     }
 
-    /// Repairs no more: all that is held back may pass.
+    /// Repairs nothing from now on: everything that is held back may pass.
     pub fn stop(&mut self) {
         self.state = State::Off;
     }
@@ -90,7 +90,7 @@ impl Frames {
     fn boundary(&mut self, octets: &[u8]) -> Step {
         let Some(head) = Head::of(octets) else { return Step::Wait };
         match head.kind {
-            // A client that sends CONTINUATION or PUSH_PROMISE here is refused by h2: its header compression is of no use any more.
+            // If a client sends CONTINUATION or PUSH_PROMISE here, h2 refuses it: its header compression is not needed any more.
             Head::CONTINUATION | Head::PUSH_PROMISE | Head::HEADERS => {
                 self.fragments.clear();
                 self.state = State::Block { stream: head.stream, next: 0 };
@@ -133,7 +133,7 @@ impl Frames {
         }
     }
 
-    /// Repairs the header block whose fragments all stand in `octets`.
+    /// Repairs the header block whose fragments are all in `octets`.
     fn repair(&mut self, octets: &mut [u8]) -> Result<(), Malformed> {
         if let [whole] = &self.fragments[..] {
             self.blocks.repair(&mut octets[whole.clone()])?;
@@ -156,7 +156,7 @@ impl Frames {
 }
 
 enum Step {
-    /// So many octets may pass.
+    /// This many octets may pass.
     Pass(usize),
     /// More octets are needed.
     Wait,
@@ -171,7 +171,7 @@ struct Head {
 }
 
 impl Head {
-    /// Of the header itself, in octets.
+    /// The size of the header itself, in octets.
     const LENGTH: usize = 9;
 
     // Types (RFC 9113, section 6).
@@ -208,7 +208,7 @@ impl Head {
             fragment.end = fragment.end.checked_sub(usize::from(*padding)).ok_or(Malformed("padding"))?;
         }
         if self.flags & Self::PRIORITY != 0 {
-            // h2 resets a stream that depends on itself without decoding its headers: from there on its table is not the client's.
+            // h2 resets a stream that depends on itself and does not decode its headers: from then on its table differs from the client's.
             let dependency = payload.get(fragment.start..).and_then(<[u8]>::first_chunk).ok_or(Malformed("priority"))?;
             if u32::from_be_bytes(*dependency) & 0x7fff_ffff == self.stream {
                 return Err(Malformed("priority"));

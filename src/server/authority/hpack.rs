@@ -1,4 +1,4 @@
-//! Header blocks (HPACK, RFC 7541): where in them an `:authority` stands, and the little of the dynamic table that this takes.
+//! Header blocks (HPACK, RFC 7541): the places of `:authority` in them, and the small part of the dynamic table that this needs.
 
 use super::malformed::Malformed;
 use super::{huffman, substitute};
@@ -12,9 +12,9 @@ pub struct HeaderBlocks {
 }
 
 impl HeaderBlocks {
-    /// Repairs each refused `:authority` value in the whole header block `block`; true where that changed it.
+    /// Repairs each refused `:authority` value in the whole header block `block`; returns true if that changed it.
     ///
-    /// As in h2, a size update is taken anywhere in a block, and an integer may have five octets.
+    /// As in h2, a size update is accepted anywhere in a block, and an integer may have five octets.
     pub fn repair(&mut self, block: &mut [u8]) -> Result<bool, Malformed> {
         let mut block = Block { octets: block, at: 0, changed: false };
         while let Some(&first) = block.octets.get(block.at) {
@@ -37,7 +37,7 @@ impl HeaderBlocks {
         Ok(block.changed)
     }
 
-    /// Reads a literal whose name's index has `prefix` bits, and repairs its value where it is an `:authority`.
+    /// Reads a literal whose name's index has `prefix` bits, and repairs its value if it is an `:authority`.
     fn literal(&self, block: &mut Block<'_>, prefix: u32) -> Result<(Name, Coded), Malformed> {
         let name = match block.integer(prefix)? {
             0 => block.name()?,
@@ -118,7 +118,7 @@ impl Block<'_> {
         Ok(length)
     }
 
-    /// Makes an authority's value one that h2 accepts, where it is not and can be made so.
+    /// Replaces an authority's value that h2 refuses by an accepted one, if that is possible.
     fn repair(&mut self, value: &Coded) -> Result<(), Malformed> {
         let octets = &mut self.octets[value.range.clone()];
         if !value.huffman {
@@ -140,7 +140,7 @@ impl Block<'_> {
     }
 }
 
-/// What must be known of a header's name: enough to tell an authority, and the size of an entry that has it.
+/// What is needed of a header's name: whether it is an authority, and the size of an entry with it.
 #[derive(Debug, Clone, Copy)]
 struct Name {
     length: usize,
@@ -154,14 +154,14 @@ struct Entry {
     size: usize,
 }
 
-/// What an entry costs beside its name and value (RFC 7541, section 4.1).
+/// What an entry costs in addition to its name and value (RFC 7541, section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
 
-/// The largest dynamic table that the client may ask for, in octets: SETTINGS_HEADER_TABLE_SIZE, which neither h2 nor hyper changes
-/// from its default (RFC 9113, section 6.5.2).
+/// The largest dynamic table that the client may choose, in octets: SETTINGS_HEADER_TABLE_SIZE, which h2 and hyper leave at its default
+/// (RFC 9113, section 6.5.2).
 const TABLE_LIMIT: usize = 4096;
 
-/// The shape of the client's dynamic table (RFC 7541, section 4): its entries' names and sizes, newest first. At most 128 entries.
+/// The client's dynamic table (RFC 7541, section 4) without its values: its entries' names and sizes, newest first. At most 128 entries.
 #[derive(Debug)]
 struct Table {
     entries: VecDeque<Entry>,

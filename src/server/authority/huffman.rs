@@ -1,9 +1,9 @@
-//! HPACK's Huffman code (RFC 7541, section 5.2 and Appendix B): apart, because it is one table and two loops over it.
+//! HPACK's Huffman code (RFC 7541, section 5.2 and Appendix B). It is in a separate file because it is one table and two loops over it.
 
 use super::malformed::Malformed;
 
-/// The code's symbols by code length in bits (RFC 7541, Appendix B). The code is canonical: lengths and this order give every code.
-/// The end-of-string symbol, the last of 30 bits, is left out, because no string may hold it.
+/// The code's symbols by code length in bits (RFC 7541, Appendix B). The code is canonical: lengths and this order give every code. The
+/// end-of-string symbol, the last one with 30 bits, is left out, because no string may have it.
 const SYMBOLS: [(u32, &[u8]); 21] = [
     (5, b"012aceiost"),
     (6, b" %-./3456789=A_bdfghlmnpru"),
@@ -34,8 +34,8 @@ const FIRST: [u32; SYMBOLS.len()] = first_codes();
 /// Each octet's code and its length in bits.
 const CODES: [(u32, u32); 256] = codes();
 
-/// Decodes `coded`, handing each octet to `emit`. An invalid code, the end-of-string symbol, or padding that is not fewer than
-/// eight one bits is malformed; octets before the fault have been handed over by then.
+/// Decodes `coded`, and gives each octet to `emit`. An invalid code, the end-of-string symbol, or padding that is not fewer than eight one
+/// bits is malformed; the octets before the fault have been given to `emit` by then.
 pub fn decode(coded: &[u8], mut emit: impl FnMut(u8)) -> Result<(), Malformed> {
     let mut window = 0_u64; // the bits not yet decoded, from the top
     let mut held = 0; // how many they are: at most 29 left over, and 8 more
@@ -58,7 +58,7 @@ fn first_symbol(window: u64, held: u32) -> Result<Option<(u32, u8)>, Malformed> 
         if *bits > held {
             return Ok(None);
         }
-        // A canonical code: what is shorter was ruled out above, so the code is `first` or above it.
+        // A canonical code: shorter codes were excluded above, so the code is `first` or higher.
         let offset = (window >> (64 - bits)) - u64::from(first);
         if let Some(&symbol) = usize::try_from(offset).ok().and_then(|offset| symbols.get(offset)) {
             return Ok(Some((*bits, symbol)));

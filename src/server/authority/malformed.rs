@@ -1,5 +1,5 @@
 //! The one fault of `frames`, `hpack` and `huffman`.
 
-/// Bytes that are no header block, or no HTTP/2, and what of them: h2 will refuse them in its own words.
+/// Bytes that are not a header block, or not HTTP/2, and what is wrong: h2 will refuse them in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);

@@ -1,4 +1,4 @@
-//! What stands in for an authority that h2 refuses: valid, and as long on the wire and decoded as the value it replaces.
+//! The value in place of an authority that h2 refuses: valid, and with the same length on the wire and decoded.
 
 use super::huffman;
 use http::uri::Authority;
@@ -9,12 +9,12 @@ const FILLERS: [(u32, u8); 7] = [(13, b'~'), (11, b'+'), (10, b'!'), (8, b'X'), 
 /// The shortest code, in bits.
 const SHORTEST: u32 = 5;
 
-/// Whether h2 takes `value` as an authority; `Authority` is what it asks itself.
+/// Whether h2 accepts `value` as an authority; h2 itself asks `Authority`.
 pub fn is_accepted(value: &[u8]) -> bool {
     Authority::try_from(value).is_ok()
 }
 
-/// Makes the refused plain `value` acceptable. One that is empty stays so: nothing as long as it is valid.
+/// Makes the refused plain `value` acceptable. An empty value stays empty: no valid value has that length.
 pub fn plain(value: &mut [u8]) {
     for octet in value {
         if !is_harmless(*octet) {
@@ -23,13 +23,13 @@ pub fn plain(value: &mut [u8]) {
     }
 }
 
-/// The coded form of an acceptable authority that has as many characters as the refused `text` and, coded, as many octets as the
-/// text's `coded` form.
+/// The coded form of an acceptable authority that has as many characters as the refused `text` and, coded, as many octets as the text's
+/// `coded` form.
 ///
-/// Each character that is not harmless becomes one with a code of the same length. Where one has no such fellow (`^ { \`, most
-/// controls, all of UTF-8 beyond ASCII), the whole value gives way to fillers that come to the same octets. `None`: no authority can be that
-/// long, because the codes of `text` have more than 13 bits on average (or it is empty). Senders that use the shorter of
-/// the two codings, as Go's and nghttp2's do, send no such thing.
+/// Each character that is not harmless becomes one with a code of the same length. If there is none (`^ { \`, most controls, all of UTF-8
+/// beyond ASCII), fillers with the same number of octets replace the whole value. `None`: no authority can be that long, because the codes
+/// of `text` have more than 13 bits on average (or it is empty). Senders that use the shorter of the two codings, like those of Go and
+/// nghttp2, send no such value.
 pub fn coded(text: &mut [u8], coded: &[u8]) -> Option<Vec<u8>> {
     if !replace_each(text) {
         fill(text, coded.len());
@@ -38,7 +38,7 @@ pub fn coded(text: &mut [u8], coded: &[u8]) -> Option<Vec<u8>> {
     (substitute.len() == coded.len() && !text.is_empty()).then_some(substitute)
 }
 
-/// Replaces each character that is not harmless by one with a code of the same length; false where there is none.
+/// Replaces each character that is not harmless by one with a code of the same length; returns false if there is none.
 fn replace_each(text: &mut [u8]) -> bool {
     text.iter_mut().filter(|octet| !is_harmless(**octet)).all(|octet| {
         let bits = huffman::code_bits(*octet);
@@ -47,8 +47,8 @@ fn replace_each(text: &mut [u8]) -> bool {
     })
 }
 
-/// Overwrites `text` with the fillers whose codes use `octets` up as far as may be: what is left over is padding, fewer than eight bits,
-/// unless 13 bits for each character are too few.
+/// Overwrites `text` with fillers whose codes use as much of `octets` as possible. The rest is padding, fewer than eight bits, unless 13
+/// bits for each character are too few.
 fn fill(text: &mut [u8], octets: usize) {
     let mut budget = octets * 8;
     let mut to_come = text.len();
@@ -61,8 +61,8 @@ fn fill(text: &mut [u8], octets: usize) {
     }
 }
 
-/// Unreserved characters and sub-delimiters (RFC 3986, section 2): in an authority they stand for themselves, anywhere and any number of
-/// times, unlike `: @ [ ] %`.
+/// Unreserved characters and sub-delimiters (RFC 3986, section 2): in an authority they mean themselves, anywhere and any number of times,
+/// unlike `: @ [ ] %`.
 fn is_harmless(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&octet)
 }
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(coded_of(b"\n\n\n\n"), None);
     }
 
-    /// Mostly what paths are made of, so that coding it now and then makes it shorter.
+    /// Mostly characters of paths, so that the coding sometimes makes it shorter.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let octet = prop_oneof![12 => prop::sample::select(b"/run%2F.sock-:_".to_vec()), 1 => any::<u8>()];
         prop::collection::vec(octet, 1..80)

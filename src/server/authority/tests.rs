@@ -33,7 +33,7 @@ const INDEXED: u8 = 0x40;
 const PLAIN: u8 = 0x00;
 const NEVER: u8 = 0x10;
 
-/// A stream that is read in these pieces; an empty one is a moment with nothing to read.
+/// A stream that is read in these pieces; an empty piece is a moment with nothing to read.
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl AsyncRead for Pieces {
@@ -52,7 +52,7 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// All that comes out of the repair, read `room` octets at a time.
+/// The output of the repair, read `room` octets at a time.
 fn read_all(pieces: impl IntoIterator<Item = Vec<u8>>, room: usize) -> Vec<u8> {
     let mut stream = RepairAuthority::new(Pieces(pieces.into_iter().collect()));
     let mut cx = Context::from_waker(Waker::noop());

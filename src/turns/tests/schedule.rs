@@ -1,4 +1,4 @@
-//! Tenants come, leave, go into other lines, draw and give back, in any order: the rules hold after each step.
+//! Tenants come, leave, go into other lines, draw and give back, in any order: after each step the rules are fulfilled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ enum Step {
     Stand(usize, usize),
     Leave(usize),
     Draw(usize, usize),
-    /// Of a turn all but so many units come back.
+    /// All units of a turn come back, except this many.
     Keep(usize, usize),
     Shrink(usize, usize),
     EndTurn(usize),
@@ -41,7 +41,7 @@ struct Scene {
     waiting: Vec<Waiting>,
     running: Vec<Turn>,
     drawn: Vec<Drawn>,
-    /// For each tenant that waits and holds nothing: who has got a turn since, and who waited when it began to.
+    /// For each tenant that waits and holds nothing: which tenants got a turn since then, and which waited when it began.
     since: BTreeMap<&'static str, (Vec<Tenant>, BTreeSet<Tenant>)>,
 }
 
@@ -98,7 +98,7 @@ impl Scene {
         }
     }
 
-    /// By what everybody has, and not by what the lines say.
+    /// Decides by what everybody has, and not by the lines' own state.
     fn goes_before(&self, name: &Tenant) -> bool {
         let lines = self.turns.lock();
         let has_turn = self.running.iter().any(|turn| turn.tenant() == name);
@@ -125,7 +125,7 @@ impl Scene {
             let drawn: usize = self.drawn.iter().filter(|drawn| drawn.held.tenant().as_str() == name).map(Drawn::n).sum();
             assert_eq!(lines.drawn.get(name).copied(), Some(drawn).filter(|drawn| *drawn > 0));
         }
-        // Nobody waits who may have a turn.
+        // Nobody waits that may have a turn.
         for name in lines.by.keys() {
             let (held, free) = (self.of(name), units - used);
             let may = free >= each && (held + each <= free - each || (held == 0 && each == 1));
@@ -133,7 +133,7 @@ impl Scene {
         }
     }
 
-    /// While a tenant that holds nothing waits, one that waited before it gets one turn at most, and one that came later none.
+    /// While a tenant that holds nothing waits, a tenant that waited before it gets one turn at most, and a later one gets none.
     fn nobody_is_overtaken(&mut self, before: &BTreeSet<Tenant>, served: &[Tenant]) {
         let waiting: BTreeSet<Tenant> = self.turns.lock().by.keys().cloned().collect();
         for name in NAMES {
@@ -176,7 +176,7 @@ proptest! {
             assert!(!ends || had.len() + served.len() == scene.running.len());
             scene.nobody_is_overtaken(&before, &served);
         }
-        // All leave and give back, in no good order.
+        // All leave and give back, in any order.
         scene.running.clear();
         scene.take();
         scene.waiting.clear();

@@ -115,11 +115,11 @@ async fn tokens_that_prove_nothing() {
     # another issuer's
     Unauthenticated IdentityUnverified: issuer: the token is from "https://elsewhere.example", but this daemon takes tokens from "https://oidc.example" (identity.issuer must be the issuer of this cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it)
     # expired
-    Unauthenticated IdentityUnverified: expired: the token ended at <time> by the API server's clock, while this node's clock says <time> (kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, by NTP say)
+    Unauthenticated IdentityUnverified: expired: the token expired at <time> by the API server's clock, while this node's clock says <time> (kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, for example by NTP)
     # not yet valid
-    Unauthenticated IdentityUnverified: notBefore: the token is good from <time> on by the API server's clock, while this node's clock says <time> (the node's clock is behind: set it, by NTP say)
+    Unauthenticated IdentityUnverified: notBefore: the token is valid from <time> on by the API server's clock, while this node's clock says <time> (the node's clock is behind: set it, for example by NTP)
     # a key that is not known
-    Unauthenticated IdentityUnverified: key: the token is signed with the key "<key 1>", which is not in <house>/jwks.json; there is key "<key 0>" (P-256), key "<key 2>" (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    Unauthenticated IdentityUnverified: key: the token is signed with the key "<key 1>", which is not in <house>/jwks.json; there is key "<key 0>" (P-256), key "<key 2>" (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     # a known key's name, another key's signature
     Unauthenticated IdentityUnverified: signature: the token's signature was not made by key "<key 0>" (P-256) of <house>/jwks.json (compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is not this cluster's)
     # claims changed after signing

@@ -323,10 +323,10 @@ async fn the_pods_token_for_the_daemon_goes_to_no_store() {
     store.bao.requests();
     let objects = "- {secret: kv/data/shop/db, field: password, path: p}";
     let refused = provider.mount(store.asking_with(&web(), &json!({ "audience": "keyferry", "objects": objects }))).await.unwrap_err();
-    insta::assert_snapshot!(refused.message(), @r#"PolicyDenied: object 1 (p): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)"#);
+    insta::assert_snapshot!(refused.message(), @r#"PolicyDenied: object 1 (p): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)"#);
     let peers = json!({ "audience": "keyferry", "roleName": "csi", "objects": "- {objectName: p, secretPath: kv/data/shop/db, secretKey: password}" });
     let refused = store.mount_at("vault", store.asking_with(&web(), &peers)).await.unwrap_err();
-    insta::assert_snapshot!(refused.message(), @r#"PolicyDenied: object 1 (p): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)"#);
+    insta::assert_snapshot!(refused.message(), @r#"PolicyDenied: object 1 (p): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)"#);
     assert!(store.bao.requests().is_empty());
 }
 

@@ -79,8 +79,8 @@ async fn an_empty_authority_is_refused_as_before() {
     assert_eq!(answers(&octets, 1, true).await, [Answer::Reset]);
 }
 
-/// A table filled to its last octet still holds the repaired authority; with one octet more it does not, and then h2
-/// and the client agree on that too.
+/// A table that is filled to its last octet still has the repaired authority; with one more octet it does not, and h2 and the client agree
+/// on that too.
 #[tokio::test]
 async fn h2_evicts_when_the_client_does() {
     for value in [PATH, b"var%2Frun%2Fkeyferry.sock", b"/run/{a}^.sock", "/run/cl\u{e9}.sock".as_bytes()] {

@@ -114,7 +114,7 @@ impl Outage {
 
     async fn is_unready(&self) -> bool {
         let ready = self.provider.get("/readyz").await;
-        ready.contains("cache.sealed.dir: ") && ready.contains("no answer is given from there") && !ready.starts_with("HTTP/1.1 200")
+        ready.contains("cache.sealed.dir: ") && ready.contains("Keyferry gives no answer from there") && !ready.starts_with("HTTP/1.1 200")
     }
 
     /// Keyferry gives nothing of the disk now.

@@ -110,7 +110,7 @@ fn each_fault_says_what_to_do() {
     5: backends.bao.classMay.tls: cannot be granted here: a class could send the daemon's own credentials to any server (log in as the Pod, by kubernetes or jwt; or remove it)
     6: backends.bao.classMay.rol: is not a known key (did you mean `role`?)
     ");
-    insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tlsDir: /tls }\n"), @"3: backends.bao.classMay.tlsDir: goes with tls: true (set that, or remove it)");
+    insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tlsDir: /tls }\n"), @"3: backends.bao.classMay.tlsDir: needs tls: true (set that, or remove it)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: tls }\n"), @r#"3: backends.bao.classMay.tlsDir: "tls" is not an absolute path (start it with /)"#);
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: '/tls/${namespace}' }\n"), @r#"3: backends.bao.classMay.tlsDir: "/tls/${namespace}" has a placeholder: the folder is the same for every class (write it out)"#);
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\ncache: { fresh: 2x, stale: never, sealed: x }\n"), @r#"

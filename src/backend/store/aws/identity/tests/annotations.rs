@@ -82,7 +82,7 @@ async fn an_annotation_that_gives_no_role_says_so() {
     Unauthenticated: ServiceAccount shop/web: there is no such ServiceAccount (any more)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `get` on serviceaccounts, and a ClusterRoleBinding to it: components/service-account-annotations has both)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (see that the address is that of an API server)
-    NoLogin: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 500 Internal Server Error (it is overloaded, starting or on its way down)
+    NoLogin: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 500 Internal Server Error (it is overloaded, starting or stopping)
     "#);
     assert!(scene.sts.calls().is_empty());
     scene.server.answer(account("sa-shop-web", &role(ROLE)));
