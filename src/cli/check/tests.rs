@@ -109,7 +109,7 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml DIR/a.yaml DIR/b.yaml"), @r#"
     1
-    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for Keyferry's own store token (remove the object from the class)
     DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): Keyferry gives no store a token for it (leave audience out, or name the store's audience)
     DIR/c.yaml: no fault (2 backends, 1 rule)
     5 objects in 2 classes, 2 files: 2 faults

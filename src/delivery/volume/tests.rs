@@ -388,7 +388,7 @@ fn messages_name_the_file_the_cause_and_the_remedy() {
     let dir = TempDir::new().unwrap();
     put(dir.path(), &before()).unwrap();
     let error = put_watched(dir.path(), &after(), &mut |step| if step == Step::Remove { Err(Errno::PERM) } else { Ok(()) }).unwrap_err();
-    insta::assert_snapshot!(error, @"the volume's new files are in force, but what stood there before is not all removed: cannot remove ..2026_01_02_03_04_05.678901234k in the volume: Operation not permitted (os error 1) (this process may not: run it as root, or as the folder's owner) (the next mount tries again)");
+    insta::assert_snapshot!(error, @"the volume's new files are in force, but not all former files could be removed: cannot remove ..2026_01_02_03_04_05.678901234k in the volume: Operation not permitted (os error 1) (this process may not: run it as root, or as the folder's owner) (the next mount tries again)");
 }
 
 #[test]

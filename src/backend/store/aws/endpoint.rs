@@ -316,10 +316,10 @@ mod tests {
         ];
         let refused: Vec<_> = refused.into_iter().map(|text| format!("{text} {}", own(text).unwrap_err())).collect();
         insta::assert_snapshot!(refused.join("\n"), @"
-        http://aws.example is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-        http://127.0.0.1.evil.example is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-        unix:///run/x is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-        https://x/base has a path, and AWS is asked at `/` (write scheme, host and port alone)
+        http://aws.example does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
+        http://127.0.0.1.evil.example does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
+        unix:///run/x does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
+        https://x/base has a path, and Keyferry asks AWS only at `/` (write only scheme, host and port)
         https://u@x has a user in it (leave out what is before the @)
         x does not begin with https://, http:// or unix:///
         http://10.0.0.1 does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)

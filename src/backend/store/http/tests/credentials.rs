@@ -106,7 +106,7 @@ async fn an_answer_with_the_credential_in_it_is_not_delivered() {
 #[tokio::test]
 async fn a_certificate_of_our_own_is_shown() {
     let bench = Bench::of(&Manner { asks: true, ..Manner::default() }, |_| Answer::new(200, r#"{"a":"1"}"#));
-    insta::assert_snapshot!(bench.fails("").await, @"Down: intranet/shop/db: ORIGIN: no secure connection: the server refused: CertificateRequired: it needs a client certificate, and none is configured (see the backend's address, `clientCert` and `clientKey`)");
+    insta::assert_snapshot!(bench.fails("").await, @"Down: intranet/shop/db: ORIGIN: no secure connection: the server refused: CertificateRequired: it needs a client certificate, and none is configured (check the backend's address, `clientCert` and `clientKey`)");
     let files = bench.authority.write_client(bench.folder.path(), "node-1");
     let own = format!("clientCert: {}\nclientKey: {}", files.chain.display(), files.key.display());
     assert_eq!(shown(&bench.read(&own).await.unwrap()), "a=1");

@@ -41,7 +41,7 @@ async fn a_redirect_to_another_host_is_not_followed() {
         _ => Answer::new(302, "").header("location", there.as_str()),
     });
     let told = bench.fails("auth: { bearer: { podToken: intranet } }").await.replace(&elsewhere.origin(), "ELSEWHERE");
-    insta::assert_snapshot!(told, @"Unhelpful: intranet/shop/db: ORIGIN: it redirects to ELSEWHERE, which is not followed: it is another host; configure the address that answers without a redirect (that may be the address of the active node, or of what balances the load)");
+    insta::assert_snapshot!(told, @"Unhelpful: intranet/shop/db: ORIGIN: it redirects to ELSEWHERE, which is not followed: it is another host; configure the address that answers without a redirect (that may be the address of the active node, or of a load balancer)");
     assert!(elsewhere.server.asked().is_empty());
     assert_eq!(shown(&fetch(&bench.backend(""), "moved").await.unwrap()), "a=1", "to the same host it is");
 }

@@ -83,15 +83,15 @@ fn each_fault_says_what_to_do() {
     1: backends.bao.address: is missing (where the server is, such as https://bao.bao.svc:8200)
     1: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
     ");
-    insta::assert_snapshot!(faults("address: bao:8200\nauth: { method: kubernets }\nshare: node\nnamespace: a//b\nca: ''\nclientCert: /c\ncach: 1\n"), @r#"
+    insta::assert_snapshot!(faults("address: bao:8200\nauth: { method: kubernets }\nshare: node\nnamespace: a//b\nca: ''\nclientCert: /c\ncach: 1\n"), @"
     1: backends.bao.address: does not begin with https://, http:// or unix:///
-    2: backends.bao.auth.method: is no way to log in (did you mean `kubernetes`?)
-    3: backends.bao.share: is no way to share (known here: serviceAccount, pod)
+    2: backends.bao.auth.method: is not a way to log in (did you mean `kubernetes`?)
+    3: backends.bao.share: is not a way to share (known here: serviceAccount, pod)
     4: backends.bao.namespace: has an empty element (`//`, or a `/` at its start or end)
     5: backends.bao.ca: is empty (write a path that starts with /, or leave the key out)
     6: backends.bao.clientCert: goes with `clientKey`, which is not there (name both, or neither)
     7: backends.bao.cach: is not a known key (did you mean `cache`?)
-    "#);
+    ");
     insta::assert_snapshot!(faults("address: http://bao\nca: /ca\nauth:\n  method: approle\n  role: x\n  audience: y\n  tokenFile: /t\n  roleId: a\n  roleIdFile: /b\n"), @"
     2: backends.bao.ca: is for https, and the address is http://bao (write https://, or remove it)
     5: backends.bao.auth.role: goes with kubernetes, jwt, cert, not with approle (remove it)
