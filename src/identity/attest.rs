@@ -23,7 +23,7 @@ pub trait Attest: Debug + Send + Sync {
     ///
     /// # Errors
     /// The token has expired, or the keys that verified it are not in force any more.
-    async fn stands(&self, proof: &Proof) -> Result<(), IdentityError>;
+    async fn still_holds(&self, proof: &Proof) -> Result<(), IdentityError>;
 
     /// For readiness: whether the base of all proofs is as it should be; the error says what is wrong. Mounts may go on all the same.
     async fn health(&self) -> Result<(), String> {

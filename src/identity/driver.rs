@@ -20,7 +20,7 @@ impl Attest for BelieveDriver {
     }
 
     /// The driver's word does not expire.
-    async fn stands(&self, proof: &Proof) -> Result<(), IdentityError> {
+    async fn still_holds(&self, proof: &Proof) -> Result<(), IdentityError> {
         proof.check(None, Timestamp::MIN)
     }
 }

@@ -46,7 +46,7 @@ impl Attest for JwksVerifier {
         Ok(Attested { pod: own.identity(), tokens: PodTokens::new(verified), proof: Proof::new(own.expires, &keys.mark) })
     }
 
-    async fn stands(&self, proof: &Proof) -> Result<(), IdentityError> {
+    async fn still_holds(&self, proof: &Proof) -> Result<(), IdentityError> {
         let keys = self.keys.recent().await;
         proof.check(keys.as_ref().map(|keys| &keys.mark), self.clock.now())
     }

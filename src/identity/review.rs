@@ -89,7 +89,7 @@ impl Attest for TokenReviewer {
         Ok(Attested { pod: Arc::new(own.identity(claims)), tokens: PodTokens::new(verified), proof })
     }
 
-    async fn stands(&self, proof: &Proof) -> Result<(), IdentityError> {
+    async fn still_holds(&self, proof: &Proof) -> Result<(), IdentityError> {
         proof.check(Some(&self.mark), self.clock.now())
     }
 

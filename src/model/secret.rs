@@ -170,7 +170,7 @@ impl SecretBytes {
         Self(bytes)
     }
 
-    /// The content. Whoever calls this answers for where it goes.
+    /// The content. The caller is responsible for where it goes.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -286,7 +286,7 @@ fn after(since: Timestamp, time: Duration) -> Timestamp {
 
 // === impl SecretRef ===
 
-/// The key under which references are hashed: of this process alone, so that whoever writes names cannot choose ones that collide.
+/// The key under which references are hashed: of this process alone, so that the author of names cannot choose ones that collide.
 static HASH_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl SecretRef {

@@ -79,7 +79,7 @@ impl Pipeline {
         let purse = &means.purse;
         let reserved = self.deliverer.reserve_unasked(due.tenant(), pod, target, cx.deadline).await.map_err(MountError::Delivery)?;
         let Some(volume) = reserved.filter(|_| due.is_current()) else { return Ok(Walked::Overtaken) };
-        self.identity.stands(proof).await.map_err(MountError::Identity)?;
+        self.identity.still_holds(proof).await.map_err(MountError::Identity)?;
         let permits = self.authorise(pod, plan, record)?;
         let payer = Some(Payer::new(purse));
         let terms =

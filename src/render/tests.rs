@@ -14,7 +14,7 @@ mod keystores;
 mod searches;
 mod templates;
 
-/// Stands in every value of these tests, and in no message.
+/// It is in every value of these tests, and in no message.
 const CANARY: &str = "hunter2";
 
 const LIMITS: RenderLimits =
@@ -338,7 +338,7 @@ fn what_cannot_be_rendered() {
             ("list", json(r#"["hunter2"]"#)),
             ("key", binary(b"\xff hunter2")),
             ("../evil", text(CANARY)),
-            ("b64", text("hunter2 is no base64!")),
+            ("b64", text("hunter2 is not base64!")),
         ],
     );
     let base64 = |object: Object| Object { encoding: Encoding::Base64, ..object };

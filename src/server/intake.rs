@@ -21,7 +21,7 @@ use crate::pipeline::MountError;
 /// What comes before a message: whether it is compressed, and its length (the gRPC wire protocol, "Length-Prefixed-Message").
 const PREFIX: usize = 5;
 
-/// The room of a message, for whoever parses it.
+/// The room of a message, for the code that parses it.
 #[derive(Clone, Debug)]
 pub(super) struct Room(Arc<Mutex<Option<Unread>>>);
 
@@ -48,7 +48,7 @@ pub(super) async fn take_in(mut body: Incoming, budget: &Budget) -> Result<(Body
                 }
             }
         }
-        // What is more than was announced is one byte too many for whoever decodes it, as all of it would be.
+        // Of more bytes than were announced, one is kept: then the decoder refuses the message.
         if let Some(Some(_)) = room {
             let length = announced(&message).unwrap_or_default();
             let rest = (PREFIX + length + 1).saturating_sub(message.len()).min(data.len());
@@ -69,7 +69,7 @@ fn whole(mut message: Bytes) -> Body {
     Body::new(StreamBody::new(stream::iter(parts.map(|part| Ok::<_, Infallible>(Frame::data(part))))))
 }
 
-/// How long the message is to be; more than is ever read counts as nothing: whoever decodes it sees the prefix, and refuses it.
+/// How long the message is to be; more than is ever read counts as nothing: the decoder sees the prefix, and refuses it.
 fn announced(message: &[u8]) -> Option<usize> {
     let length = message.get(1..PREFIX)?;
     let length = usize::try_from(u32::from_be_bytes(length.try_into().ok()?)).ok()?;
@@ -92,6 +92,6 @@ mod tests {
         assert_eq!(announced(&[0, 0, 0, 1]), None);
         assert_eq!(announced(&[0, 0, 0, 1, 2]), Some(258));
         assert_eq!(announced(&[0, 0, 0, 1, 2, 3]), Some(258));
-        assert_eq!(announced(&[0, 0xff, 0xff, 0xff, 0xff]), Some(0), "whoever decodes it refuses it");
+        assert_eq!(announced(&[0, 0xff, 0xff, 0xff, 0xff]), Some(0), "the decoder refuses it");
     }
 }

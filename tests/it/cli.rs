@@ -605,6 +605,25 @@ fn the_demo_does_what_it_says_and_leaves_nothing() {
     }
 }
 
+/// The folder's name and the sizes of encrypted files differ from run to run. The README leaves out the commands at the end.
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let temp = crate::folder::new();
+    let (_, out, _) = run(command(&["demo"]).env("TMPDIR", temp.path()), "");
+    let neutral = |text: &str| {
+        let line = |line: &str| match (line.split_once(".age "), line.split_once("/keyferry-demo")) {
+            (Some((name, _)), _) => format!("{name}.age"),
+            (None, Some((_, rest))) => format!("FOLDER/{}", rest.split_once('/').unwrap().1),
+            (None, None) => line.to_owned(),
+        };
+        text.trim().lines().map(line).collect::<Vec<_>>().join("\n")
+    };
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, shown) = readme.split_once("```text\n").unwrap();
+    let (printed, _) = out.split_once("\nNext, ").unwrap();
+    assert_eq!(neutral(shown.split_once("```").unwrap().0), neutral(printed));
+}
+
 /// Whatever ends it: Ctrl-C, a terminal that is closed, `timeout`.
 #[test]
 fn a_demo_that_is_interrupted_leaves_nothing() {

@@ -97,7 +97,7 @@ impl Scene {
         self.proxy.cut();
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         self.proxy.switch(self.store.bao.address());
         self.proxy.cut();
     }
@@ -143,7 +143,7 @@ async fn a_pod_that_starts_without_the_store_is_told_so_and_when_it_is_over() {
     assert_eq!(call.authorization.as_deref(), Some("Bearer own-canary"));
     // There is nothing to report of a Pod that nobody lets in.
     scene.mount(&provider, &pod("bank", "web-0", "web")).await.unwrap_err();
-    scene.mend();
+    scene.repair();
     scene.is_current(&provider, &next).await;
     scene.told(&["StaleSecretReplaced Normal shop/web-1 1", "StartedFromStaleSecret Warning shop/web-1 1"]).await;
     assert!((1.5..2.5).contains(&metric(&provider, &["keyferry_events_total", "sent"]).await));
@@ -158,7 +158,7 @@ async fn a_pod_that_starts_without_the_store_is_told_so_and_when_it_is_over() {
     scene.cut();
     scene.mount(&provider, &next).await.unwrap();
     eventually("the Event is there again", async || scene.kept.shown().last().unwrap().ends_with(" 2")).await;
-    scene.mend();
+    scene.repair();
     scene.is_current(&provider, &next).await;
     eventually("and its end", async || scene.kept.shown().first().unwrap().ends_with(" 2")).await;
     scene.told(&["StaleSecretReplaced Normal shop/web-1 2", "StartedFromStaleSecret Warning shop/web-1 2"]).await;

@@ -223,7 +223,7 @@ fn bad_requests(house: &House, canaries: &mut Canaries) -> Vec<MountRequest> {
     let good = house.token(&web(), "keyferry");
     let others = [house.token(&pod("bank", "web-0", "web"), "keyferry"), house.token(&web(), "vault"), house.token(&web(), "")];
     let segments: Vec<&str> = good.split('.').collect();
-    let lies = [
+    let false_tokens = [
         format!("{}.{}.{PASTED}", segments[0], segments[1]),
         format!("{}.{PASTED}.{}", segments[0], segments[2]),
         format!("{PASTED}.{}.{}", segments[1], segments[2]),
@@ -234,7 +234,7 @@ fn bad_requests(house: &House, canaries: &mut Canaries) -> Vec<MountRequest> {
     ];
     others.iter().chain([&good]).for_each(|token| canaries.watch_token(token));
     let with = |tokens: Value| request(&web(), json!({ "objects": "- secret: shop/canary", TOKENS: tokens }));
-    let mut requests: Vec<_> = others.iter().chain(&lies).map(|token| with(json!(tokens(&[("keyferry", token)])))).collect();
+    let mut requests: Vec<_> = others.iter().chain(&false_tokens).map(|token| with(json!(tokens(&[("keyferry", token)])))).collect();
     for raw in [
         good.clone(),
         json!({ "keyferry": good }).to_string(),

@@ -14,8 +14,9 @@ use std::thread;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory};
 use keyferry::cli::Cli;
+use keyferry::model::Code;
 
-use crate::support::{apart, run};
+use crate::support::{apart, files_below, run};
 
 /// A part of a page that shows commands.
 struct Block {
@@ -218,11 +219,22 @@ const MISUNDERSTOOD: [&str; 6] = ["command not found", "no matches found", "even
 /// What a page shows for typing, in its order.
 fn typed(page: &str) -> Vec<Typed> {
     let shown = blocks(page).into_iter().filter(|block| block.runs).flat_map(|block| block.typed());
-    let staged = |typed: Typed| {
-        let text = format!("\n{}", typed.text).replace("\nkeyferry serve ", "\nin_background keyferry serve ");
-        Typed { text: text.trim().to_owned(), ..typed }
+    shown.map(|typed| Typed { text: staged(&typed.text), ..typed }).collect()
+}
+
+/// A daemon that the page itself starts in the background is only noted, so that it ends with the page.
+fn staged(text: &str) -> String {
+    let line = |line: &str| {
+        let serves = line.starts_with("keyferry serve ");
+        if serves && line.ends_with(" &") {
+            format!("{line}\necho $! >>\"$HOME/pids\"")
+        } else if serves {
+            format!("in_background {line}")
+        } else {
+            line.to_owned()
+        }
     };
-    shown.map(staged).collect()
+    text.trim().lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn script(page: &str, typed: &[Typed]) -> String {
@@ -314,6 +326,57 @@ fn paste(shell: &str, page: &Path) -> Vec<String> {
         (!good).then(|| format!("{shell}: {shown}:{}: exit code {code}:\n{terminal}", typed.line))
     };
     typed.iter().zip(&ends[1..]).filter_map(wrong).collect()
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-"))
+        .collect()
+}
+
+#[test]
+fn every_link_of_a_page_leads_somewhere() {
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let found =
+                target.exists() && (anchor.is_empty() || anchors(&fs::read_to_string(&target).unwrap()).iter().any(|one| one == anchor));
+            if !found {
+                wrong.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
+}
+
+/// The decisions have an index of their own.
+#[test]
+fn the_index_has_every_page() {
+    let docs = root().join("docs");
+    let index = fs::read_to_string(docs.join("README.md")).unwrap();
+    let pages = files_below(&docs, "md").into_iter().map(|page| page.strip_prefix(&docs).unwrap().display().to_string());
+    let is_listed = |page: &String| page == "README.md" || page.starts_with("adr/0") || index.contains(&format!("]({page})"));
+    let missing: Vec<String> = pages.filter(|page| !is_listed(page)).collect();
+    assert!(missing.is_empty(), "docs/README.md does not list {missing:?}");
+}
+
+#[test]
+fn the_page_for_trouble_has_every_code_and_every_alert() {
+    let page = fs::read_to_string(root().join("docs/trouble.md")).unwrap();
+    for code in Code::ALL {
+        assert!(page.contains(&format!("| [{code}](errors.md#")), "docs/trouble.md has no row for {code}");
+    }
+    for alert in files_below(&root().join("docs/runbooks"), "md") {
+        let name = alert.file_name().unwrap().to_str().unwrap();
+        assert!(page.contains(&format!("](runbooks/{name})")), "docs/trouble.md has no row for {name}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The stores, a folder each. None knows another, or what stands around it.
+//! The stores, a folder each. None knows another, or what is around it.
 
 pub mod aws;
 pub mod file;

@@ -27,7 +27,7 @@ async fn keys_of_a_class() {
             ),
             asked.class("an unknown backend", "- {secret: shop/db, backend: vault}"),
             asked.class("misspelt in an object", "- {secrt: shop/db, secret: shop/db, pth: x, filed: y}"),
-            asked.class("a prefix that is no folder", "- {prefix: shop, path: x}"),
+            asked.class("a prefix that is not a folder", "- {prefix: shop, path: x}"),
             asked.class("a request that makes something", "- {secret: shop/db, method: POST, args: {a: b}, lease: shared}"),
             asked.class("no request", "- {secret: shop/db, method: post, args: x, lease: me}"),
             asked.class("no secret", "- {path: x}\n- {}\n-"),
@@ -62,7 +62,7 @@ async fn keys_of_a_class() {
     InvalidArgument InvalidRequest: object 1 (db): backend: there is no backend "vault" on this node (there are: files)
     # misspelt in an object
     InvalidArgument InvalidRequest: object 1 (db): secrt: is not a known key (did you mean `secret`?); object 1 (db): pth: is not a known key (did you mean `path`?); object 1 (db): filed: is not a known key (did you mean `field`?)
-    # a prefix that is no folder
+    # a prefix that is not a folder
     InvalidArgument InvalidRequest: object 1 (x): prefix: "shop" does not end with `/`: a prefix is a folder (did you mean "shop/"?)
     # a request that makes something
     InvalidArgument InvalidRequest: object 1 (db): method: POST means nothing to a file vault, whose secrets are only read (remove it); object 1 (db): args: mean nothing to a file vault, whose secrets are asked for by name alone (remove it); object 1 (db): lease: means nothing to a file vault, which gives no leases (remove it)

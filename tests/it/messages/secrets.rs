@@ -60,7 +60,7 @@ async fn what_is_not_there() {
             asked.class("no field of a list", "- {secret: shop/db, fields: [username, nothing], path: x}"),
             asked.class("an expression that finds nothing", "- {secret: shop/db, field: 'a.b', path: x}"),
             asked.class("no version", "- {secret: shop/db, version: '7'}"),
-            asked.class("a version that is no more kept", "- {secret: shop/changed, version: '1'}"),
+            asked.class("a version that is not kept any more", "- {secret: shop/changed, version: '1'}"),
             asked.class("several", "- {secret: shop/none}\n- {secret: shop/db, field: x}\n- {secret: shop/nor, path: y}"),
             asked.class("required and optional", "- {secret: shop/none, optional: true}\n- {secret: shop/none, path: y}"),
         ])
@@ -80,7 +80,7 @@ async fn what_is_not_there() {
     NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a.b" (it has "password", "username")
     # no version
     NotFound SecretNotFound: object 1 (db): files/shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)
-    # a version that is no more kept
+    # a version that is not kept any more
     NotFound SecretNotFound: object 1 (changed): files/shop/changed: there is no revision 1: the current one is 8, and kept are 3, 4, 5, 6, 7 (pin another, or leave `version` out)
     # several
     NotFound SecretNotFound: object 1 (none): files/shop/none: there is no such secret in the vault: shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`); object 3 (y): files/shop/nor: there is no such secret in the vault: shop/nor.age is absent (make it with `keyferry vault set shop/nor FIELD=@FILE`)
@@ -105,7 +105,7 @@ async fn texts_that_are_not_what_the_class_says() {
             asked.class("binary, to be decoded", "- {secret: shop/bad, field: bin, encoding: base64}"),
             asked.class("binary, in a whole secret", "- {secret: shop/bad}"),
             asked.class("a whole secret, to be decoded", "- {secret: shop/bad, encoding: base64}"),
-            asked.class("fields that are no file names", "- {secret: shop/names, fields: '*'}"),
+            asked.class("fields that are not file names", "- {secret: shop/names, fields: '*'}"),
         ])
         .await;
     insta::assert_snapshot!(table, @r#"
@@ -123,7 +123,7 @@ async fn texts_that_are_not_what_the_class_says() {
     InvalidArgument InvalidRequest: object 1 (bad): files/shop/bad: its field "bin" is binary, which JSON cannot hold (deliver it with `field`, or all with `fields: "*"`)
     # a whole secret, to be decoded
     InvalidArgument InvalidRequest: object 1 (bad): files/shop/bad: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for a file each)
-    # fields that are no file names
+    # fields that are not file names
     InvalidArgument InvalidRequest: object 1 (names/): files/shop/names: its field "a/../b" cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)
     "#);
 }

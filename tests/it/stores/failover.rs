@@ -76,7 +76,7 @@ impl Pair {
         self.provider = self.store.house.serve();
     }
 
-    fn mend(&self, at: usize) {
+    fn repair(&self, at: usize) {
         self.proxies[at].switch(self.servers()[at].address());
         self.proxies[at].cut();
     }
@@ -132,7 +132,7 @@ async fn the_second_serves_while_the_first_is_out_and_the_first_again_afterwards
     let never = pair.mount(&pod("shop", "later-0", "later"), DB).await.unwrap_err();
     assert!(never.starts_with("BackendUnavailable: ") && never.contains("both/kv/data/shop/db: bao: "), "{never}");
     assert!(never.contains("; bao-dr: "), "both are named: {never}");
-    pair.mend(0);
+    pair.repair(0);
     pair.becomes(DB, "correct horse: both by bao, store").await;
 }
 
@@ -152,7 +152,7 @@ async fn what_the_second_refuses_is_part_of_the_outage_and_what_the_first_refuse
     pair.dr.policy("csi", r#"path "other/*" { capabilities = ["read"] }"#).await;
     assert_eq!(pair.told(DB).await, "correct horse: both by bao, stale", "the second has withdrawn its own");
     pair.dr.policy("csi", POLICY).await;
-    pair.mend(0);
+    pair.repair(0);
     pair.becomes(DB, "correct horse: both by bao, store").await;
     pair.store.bao.policy("csi", r#"path "other/*" { capabilities = ["read"] }"#).await;
     let denied = pair.mount(&web(), DB).await.unwrap_err();
@@ -161,7 +161,7 @@ async fn what_the_second_refuses_is_part_of_the_outage_and_what_the_first_refuse
     let barred = pair.mount(&web(), DB).await.unwrap_err();
     assert!(barred.starts_with("BackendUnavailable: ") && barred.contains("bao-dr is not asked, because bao has denied"), "{barred}");
     pair.store.bao.policy("csi", POLICY).await;
-    pair.mend(0);
+    pair.repair(0);
     pair.becomes(DB, "correct horse: both by bao, store").await;
     pair.cut(0);
     assert_eq!(pair.told(DB).await, "of the second: both by bao-dr, store", "the first has allowed it again");
@@ -182,7 +182,7 @@ async fn what_the_first_refuses_does_not_end_with_the_daemon() {
     }
     assert_eq!(pair.mount(&pod("shop", "new-0", "new"), DB).await, Ok("of the second".to_owned()), "another ServiceAccount's request");
     pair.store.bao.policy("csi", POLICY).await;
-    pair.mend(0);
+    pair.repair(0);
     pair.becomes(DB, "correct horse: both by bao, store").await;
     pair.cut(0);
     pair.restart();
@@ -199,7 +199,7 @@ async fn a_lease_stays_with_the_store_that_gave_it() {
     let given = pair.mount(&web(), CREDENTIAL).await.unwrap();
     assert_eq!(pair.last_object()["by"], "bao-dr");
     assert_eq!(pair.mount(&web(), CREDENTIAL).await, Ok(given.clone()), "kept over polls");
-    pair.mend(0);
+    pair.repair(0);
     eventually("the first gives one of its own", async || pair.mount(&web(), CREDENTIAL).await.is_ok_and(|name| name != given)).await;
     assert_eq!((pair.store.bao.leases("database/creds/app").await.len(), pair.last_object()["by"].as_str()), (1, Some("bao")));
     sleep(Duration::from_secs(10)).await;

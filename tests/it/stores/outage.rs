@@ -57,7 +57,7 @@ impl Outage {
         self.lead_to(nowhere());
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         self.lead_to(self.store.bao.address());
     }
 
@@ -131,7 +131,7 @@ async fn pods_start_while_the_store_is_down_and_everybody_sees_that() {
     assert_eq!(outage.mount_with(&web(), &json!({ "objects": DB, "maxStale": "48h" })).await, good);
     let other = json!({ "objects": "- {secret: kv/data/shop/new, field: password, path: p}" });
     outage.mount_with(&web(), &other).await.unwrap_err();
-    outage.mend();
+    outage.repair();
     let new = Ok("battery staple".to_owned());
     assert_eq!((outage.ask(&web()).await, outage.ask(&next).await), (new.clone(), new));
     assert_eq!(outage.last_object()["source"], "store");
@@ -179,7 +179,7 @@ async fn what_the_store_withdrew_serves_no_outage() {
         outage.cut();
         let refused = outage.mount(&web()).await;
         assert!(refused.as_ref().is_err_and(|message| message.starts_with("BackendUnavailable: ")), "{what}: {refused:?}");
-        outage.mend();
+        outage.repair();
     };
     assert_eq!(outage.mount(&web()).await, good);
     bao.must("DELETE", "kv/data/shop/db", Value::Null).await;
@@ -208,7 +208,7 @@ async fn while_the_login_is_refused_nothing_serves_an_outage() {
     outage.cut();
     let refused = outage.mount(&web()).await.unwrap_err();
     assert!(refused.starts_with("BackendUnavailable: "), "{refused}");
-    outage.mend();
+    outage.repair();
     bao.jwt_role("jwt", "csi", "bao", json!({ "policies": ["csi"], "ttl": "1h" })).await;
     assert_eq!(outage.ask(&web()).await, good);
     outage.cut();
@@ -227,7 +227,7 @@ async fn a_reload_takes_away_what_policy_denies_and_what_another_store_said() {
     assert!(outage.mount(&web()).await.unwrap_err().starts_with("PolicyDenied: "));
     outage.reload("bao/kv/data/other/**", "bao/kv/data/shop/**").await;
     assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendUnavailable: "), "it was denied once");
-    outage.mend();
+    outage.repair();
     assert_eq!(outage.ask(&web()).await, good);
     outage.cut();
     outage.reload("role: csi", "role: other").await;

@@ -43,7 +43,7 @@ pub enum InvalidDocument {
     FieldName(#[from] crate::model::InvalidFieldName),
     #[error("is in format {0}; this keyferry reads formats up to {FORMAT} (use a newer one)")]
     Format(u32),
-    #[error("is not the vault's JSON: it goes wrong at line {line}, column {column}")]
+    #[error("is not the vault's JSON: it is wrong at line {line}, column {column}")]
     Json { line: usize, column: usize },
     #[error("has no revision above 0")]
     Revision,
@@ -257,17 +257,17 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused_without_a_word_of_its_content() {
         let with = |fields: &str| format!(r#"{{"format":1,"name":"a","revision":1,"time":"2026-01-02T03:04:05Z","fields":{fields}}}"#);
-        assert_snapshot!(refusal("canary"), @"is not the vault's JSON: it goes wrong at line 1, column 1");
-        assert_snapshot!(refusal(""), @"is not the vault's JSON: it goes wrong at line 1, column 0");
+        assert_snapshot!(refusal("canary"), @"is not the vault's JSON: it is wrong at line 1, column 1");
+        assert_snapshot!(refusal(""), @"is not the vault's JSON: it is wrong at line 1, column 0");
         assert_snapshot!(refusal(r#"{"format":3,"sealed":"canary"}"#), @"is in format 3; this keyferry reads formats up to 2 (use a newer one)");
-        assert_snapshot!(refusal(&with(r#"{"f":"canary"}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 88");
-        assert_snapshot!(refusal(&with(r#"{"f":{"hex":"canary"}}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 86");
+        assert_snapshot!(refusal(&with(r#"{"f":"canary"}"#)), @"is not the vault's JSON: it is wrong at line 1, column 88");
+        assert_snapshot!(refusal(&with(r#"{"f":{"hex":"canary"}}"#)), @"is not the vault's JSON: it is wrong at line 1, column 86");
         assert_snapshot!(refusal(&with(r#"{"f":{"base64":"canary!"}}"#)), @"has the field `f`, which is not valid base64");
         assert_snapshot!(refusal(&with(r#"{"f":{"text":"canary"},"f":{"text":""}}"#)), @"has the field `f` twice");
         assert_snapshot!(refusal(&with(r#"{"":{"text":"canary"}}"#)), @"has a bad field name: a field name has 1 to 253 bytes and no control character");
         assert_snapshot!(refusal(&with("{}").replace(":1,\"time", ":0,\"time")), @"has no revision above 0");
         assert_snapshot!(refusal(&with("{}").replace("2026-01", "yesterday")), @"has a time that is not an RFC 3339 timestamp");
-        assert_snapshot!(refusal(&with("{}").replace("\"a\"", "\"a\",\"nmae\":1")), @"is not the vault's JSON: it goes wrong at line 1, column 29");
+        assert_snapshot!(refusal(&with("{}").replace("\"a\"", "\"a\",\"nmae\":1")), @"is not the vault's JSON: it is wrong at line 1, column 29");
         let many: Vec<String> = (0..=MAX_FIELDS).map(|n| format!(r#""{n}":{{"text":""}}"#)).collect();
         assert_snapshot!(refusal(&with(&format!("{{{}}}", many.join(",")))), @"has more than 4096 fields");
     }

@@ -40,7 +40,7 @@ pub struct Outgoing<'a> {
 pub enum InvalidExchange {
     #[error("has another `format` than {} (use a newer keyferry)", FORMATS.map(|format| format!("{format:?}")).join(" and "))]
     Format,
-    #[error("is not an export's JSON: it goes wrong at line {line}, column {column} (give it what `keyferry vault export` wrote)")]
+    #[error("is not an export's JSON: it is wrong at line {line}, column {column} (give it what `keyferry vault export` wrote)")]
     Json { line: usize, column: usize },
 }
 
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn what_is_no_export_is_refused_without_a_word_of_it() {
         let refusal = |text: &str| read_exchange(text.as_bytes()).unwrap_err().to_string();
-        assert_snapshot!(refusal("canary"), @"is not an export's JSON: it goes wrong at line 1, column 1 (give it what `keyferry vault export` wrote)");
+        assert_snapshot!(refusal("canary"), @"is not an export's JSON: it is wrong at line 1, column 1 (give it what `keyferry vault export` wrote)");
         assert_snapshot!(refusal(r#"{"format":"keyferry-export-3","secrets":{}}"#), @r#"has another `format` than "keyferry-export-1" and "keyferry-export-2" (use a newer keyferry)"#);
-        assert_snapshot!(refusal(r#"{"format":"keyferry-export-1","secrets":{"a":{"f":"canary"}}}"#), @"is not an export's JSON: it goes wrong at line 1, column 58 (give it what `keyferry vault export` wrote)");
+        assert_snapshot!(refusal(r#"{"format":"keyferry-export-1","secrets":{"a":{"f":"canary"}}}"#), @"is not an export's JSON: it is wrong at line 1, column 58 (give it what `keyferry vault export` wrote)");
     }
 }

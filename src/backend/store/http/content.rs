@@ -94,7 +94,7 @@ fn foreign(fault: &NotText) -> Refusal {
 fn not_json(error: &serde_json::Error) -> Refusal {
     let (line, column) = (error.line(), error.column());
     let remedy = "is `url` of the backend the address of the API? `format: raw` delivers any body as it is";
-    corrupt(format!("the answer is not JSON: it goes wrong at line {line}, column {column} ({remedy})"))
+    corrupt(format!("the answer is not JSON: it is wrong at line {line}, column {column} ({remedy})"))
 }
 
 fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize, steps: &Steps) -> Result<BTreeMap<FieldName, Field>, Refusal> {

@@ -91,7 +91,7 @@ impl<'a> Answer<'a> {
                 return Refusal::new(Fault::Corrupt, reason);
             }
             let reason = format!(
-                "the answer is not JSON of the store's API: it goes wrong at line {}, column {} (is the address that of Vault or OpenBao itself? \
+                "the answer is not JSON of the store's API: it is wrong at line {}, column {} (is the address that of Vault or OpenBao itself? \
                  a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)",
                 error.line(),
                 error.column()

@@ -158,7 +158,7 @@ async fn a_disk_that_becomes_read_only() {
     assert_eq!(outage.mount(&web()).await, good);
     assert_eq!(outage.last_object()["source"], "stale");
     disk.remount("ro");
-    outage.mend();
+    outage.repair();
     let refused = outage.ask(&web()).await;
     assert_eq!(refused, good, "the store itself needs no disk");
 }
@@ -201,7 +201,7 @@ async fn a_disk_without_room_for_a_mark() {
     outage.again_on(&disk, Signal::KILL);
     assert!(outage.is_unready().await, "{}", outage.provider.get("/readyz").await);
     outage.gives_nothing("after a kill").await;
-    outage.mend();
+    outage.repair();
     let bao = &outage.store.bao;
     bao.jwt_role("jwt", "csi", "bao", json!({ "policies": ["csi"], "ttl": "1h" })).await;
     assert_eq!(outage.ask(&web()).await, good);

@@ -69,7 +69,7 @@ async fn pods_start_after_a_restart_while_the_store_is_down() {
     assert!(outage.mount(&pod("bank", "web-0", "web")).await.unwrap_err().starts_with("PolicyDenied: "));
     let all = outage.files("answers").into_iter().flat_map(|file| fs::read(file).unwrap()).collect::<Vec<u8>>();
     assert!(!all.windows(7).any(|window| window == b"correct" || window == b"shop/db"));
-    outage.mend();
+    outage.repair();
     assert_eq!(outage.ask(&web()).await, good);
 }
 
@@ -110,7 +110,7 @@ async fn what_was_taken_back_does_not_outlive_a_kill() {
         if let Ok(value) = outage.mount_with(&web(), &class(2)).await {
             assert!(value.starts_with("canary-") && value.ends_with("-2"), "another's: {value}");
         }
-        outage.mend();
+        outage.repair();
         outage.kill();
     }
 }
@@ -142,7 +142,7 @@ async fn a_refused_login_and_a_withdrawn_rule_outlive_a_restart() {
     outage.kill();
     outage.cut();
     assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendUnavailable: "));
-    outage.mend();
+    outage.repair();
     outage.store.bao.jwt_role("jwt", "csi", "bao", json!({ "policies": ["csi"], "ttl": "1h" })).await;
     assert_eq!(outage.ask(&web()).await, good);
     outage.stop();
@@ -183,7 +183,7 @@ async fn a_wipe_works_on_a_running_daemon() {
     let document: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &document["removed"], &document["wiped"]), (0, &json!(1), &Value::Null));
     assert!(outage.mount_with(&web(), &class(1)).await.is_err());
-    outage.mend();
+    outage.repair();
     assert_eq!(outage.ask(&web()).await, good);
     outage.cut();
     assert_eq!(outage.mount(&web()).await, good, "what the store said since");

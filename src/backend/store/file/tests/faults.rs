@@ -38,7 +38,7 @@ fn what_cannot_be_opened_is_corrupt_and_says_why() {
     assert_snapshot!(refusal(b"-----BEGIN AGE ENCRYPTED FILE-----"), @"/vault/db.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret again)");
     let ours = recipients_of(&bench.at("age.key")).unwrap();
     let other = seal::seal(b"password: canary-7f3a", &ours).unwrap();
-    assert_snapshot!(refusal(&other), @"/vault/db.age opens, but what it holds is not the vault's JSON: it goes wrong at line 1, column 1 (set the secret again)");
+    assert_snapshot!(refusal(&other), @"/vault/db.age opens, but what it holds is not the vault's JSON: it is wrong at line 1, column 1 (set the secret again)");
 
     let stranger = generate_identity(&bench.at("stranger.key"), now()).unwrap();
     let theirs = seal::seal(b"{}", &[stranger]).unwrap();

@@ -46,7 +46,7 @@ async fn a_raw_body_is_one_field_and_a_header_may_be_its_version() {
 #[tokio::test]
 async fn an_answer_without_the_secret_is_told() {
     let told = async |body: &'static str, rest: &str| Bench::saying(200, body).fails(rest).await;
-    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is not JSON: it goes wrong at line 1, column 1 (is `url` of the backend the address of the API? `format: raw` delivers any body as it is)");
+    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is not JSON: it is wrong at line 1, column 1 (is `url` of the backend the address of the API? `format: raw` delivers any body as it is)");
     insta::assert_snapshot!(told("", "").await, @"NotFound: intranet/shop/db: the store's answer is empty (write the secret, or correct `url` of the backend)");
     insta::assert_snapshot!(told(" \n", "format: raw").await, @"NotFound: intranet/shop/db: the store's answer is empty (write the secret, or correct `url` of the backend)");
     insta::assert_snapshot!(told("null", "").await, @"NotFound: intranet/shop/db: the answer is null (write the secret, or correct the name)");

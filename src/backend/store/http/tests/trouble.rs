@@ -1,4 +1,4 @@
-//! What goes wrong on the way.
+//! Errors on the way to the server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -69,7 +69,7 @@ fn an_answer_in_another_shape_is_told_by_its_member() {
     the answer is JSON, but not an object (is the address that of Vault or OpenBao itself?)
     the answer is JSON, but not an object (is the address that of Vault or OpenBao itself?)
     the answer is UTF-16, and JSON is UTF-8 (is the address that of Vault or OpenBao itself?)
-    the answer is not JSON of the store's API: it goes wrong at line 1, column 9 (is the address that of Vault or OpenBao itself? a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)
+    the answer is not JSON of the store's API: it is wrong at line 1, column 9 (is the address that of Vault or OpenBao itself? a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)
     ");
 }
 
@@ -112,7 +112,7 @@ fn kv_v2_is_known_by_its_path_and_its_metadata() {
 #[test]
 fn what_cannot_be_delivered_says_why() {
     let reason = |text: &str| read(text).unwrap_err();
-    insta::assert_snapshot!(reason("<html>"), @"the answer is not JSON of the store's API: it goes wrong at line 1, column 1 (is the address that of Vault or OpenBao itself? a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)");
+    insta::assert_snapshot!(reason("<html>"), @"the answer is not JSON of the store's API: it is wrong at line 1, column 1 (is the address that of Vault or OpenBao itself? a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)");
     insta::assert_snapshot!(reason("{}"), @"the answer has no data (does the path return anything?)");
     insta::assert_snapshot!(reason(r#"{"data":null,"wrap_info":{"token":"s.x"},"auth":null}"#), @"the answer is wrapped, and Keyferry did not ask for that: a control group needs others to authorise the request first (a mount cannot wait for that: take the path out of the control group)");
     insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login with a store token in `auth`, not a secret (only Keyferry logs in to the store)");
