@@ -175,7 +175,7 @@ fn what_the_pages_tell_to_do_can_be_done() {
 }
 
 /// A daemon that had a success, failures, keys from an address, a store with leases, a store that is out, and kubelet's folder.
-async fn metrics() -> String {
+pub async fn metrics() -> String {
     let server = ApiServer::start(Answer::Status(500)).await;
     let own = crate::folder::new();
     server.service_account(own.path(), "token");
@@ -217,31 +217,46 @@ async fn metrics() -> String {
     text().await
 }
 
+/// The lines of a metric.
+fn series<'t>(text: &'t str, metric: &str) -> Vec<&'t str> {
+    text.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']))).collect()
+}
+
+/// What a query names that is not in the text of the metrics.
+pub fn missing(query: &str, text: &str) -> Vec<String> {
+    let mut missing = Vec::new();
+    for Selector { metric, matchers } in selectors(query) {
+        let series = series(text, &metric);
+        if series.is_empty() {
+            missing.push(format!("{query}: there is no {metric}"));
+        }
+        for (label, operator, value) in matchers.iter().filter(|(label, ..)| !NOT_OURS.contains(&label.as_str())) {
+            for value in value.split('|').filter(|_| operator == "=" || operator == "=~") {
+                let pair = format!("{label}=\"{value}\"");
+                if !series.iter().any(|line| line.contains(&pair)) {
+                    missing.push(format!("{query}: no {metric} has {pair}"));
+                }
+            }
+        }
+    }
+    missing
+}
+
 #[tokio::test]
 async fn whatever_a_query_names_is_in_the_metrics() {
     let text = metrics().await;
-    let of = |metric: &str| -> Vec<&str> {
-        text.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']))).collect()
-    };
     let mut queries = queries();
     assert!(queries.len() > 15, "the search finds nothing: {queries:?}");
     queries.extend(rules().into_iter().map(|(_, expr, _)| expr));
     let mut count = 0;
     for query in queries {
-        for Selector { metric, matchers } in selectors(&query) {
-            count += 1;
-            let series = of(&metric);
-            assert!(!series.is_empty(), "{query}: there is no {metric} in\n{text}");
-            for (label, operator, value) in matchers.iter().filter(|(label, ..)| !NOT_OURS.contains(&label.as_str())) {
-                for value in value.split('|').filter(|_| operator == "=" || operator == "=~") {
-                    let pair = format!("{label}=\"{value}\"");
-                    assert!(series.iter().any(|line| line.contains(&pair)), "{query}: no {metric} has {pair}: {series:#?}");
-                }
-            }
-        }
+        count += selectors(&query).len();
+        let missing = missing(&query, &text);
+        assert!(missing.is_empty(), "{missing:#?} in\n{text}");
         for label in grouped_by(&query).iter().filter(|label| !NOT_OURS.contains(&label.as_str())) {
-            let has =
-                selectors(&query).iter().any(|selector| of(&selector.metric).iter().any(|line| line.contains(&format!("{label}=\""))));
+            let has = selectors(&query)
+                .iter()
+                .any(|selector| series(&text, &selector.metric).iter().any(|line| line.contains(&format!("{label}=\""))));
             assert!(has, "{query}: no metric of it has the label {label}");
         }
     }

@@ -69,7 +69,7 @@ fn the_trap_is_what_was_recorded() {
 }
 
 /// `FailedPrecondition` is `FAILED_PRECONDITION` in gRPC's own documents.
-fn grpc_name(code: tonic::Code) -> String {
+pub fn grpc_name(code: tonic::Code) -> String {
     let mut name = String::new();
     for letter in format!("{code:?}").chars() {
         if letter.is_uppercase() && !name.is_empty() {
