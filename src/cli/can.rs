@@ -56,7 +56,7 @@ enum Verb {
 }
 
 /// # Errors
-/// The answer is "no" (exit code 1), or there is none (2).
+/// Not allowed (exit code 1), or unknown (2).
 pub fn run(args: &CanArgs, input: &mut dyn Read, out: &mut dyn Write) -> Result<(), Failure> {
     let settings = Settings::read(&args.config, input)?;
     let config = settings.config.as_ref().ok_or_else(|| Failure::usage(settings.faults_text()))?;

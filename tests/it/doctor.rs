@@ -274,7 +274,7 @@ async fn tokens_are_looked_at_and_never_shown() {
     insta::assert_snapshot!(all, @"
     fail token keyferry: other: is for other (make one with --audience keyferry)
     fail token keyferry: verified: key: the token is signed with the key KEY which is not in ROOT/jwks.json; there is key KEY (P-256) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
-    fail token keyferry: ended: ended at TIME (make a new one)
+    fail token keyferry: ended: expired at TIME (make a new one)
     fail token keyferry: garbage: it cannot be read: it is not three parts joined by dots (make one as `keyferry doctor --help` shows)
     ");
     let (code, text) = doctor(&house, &["--token", "keyferry=absent"]).await;

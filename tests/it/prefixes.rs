@@ -175,7 +175,7 @@ async fn what_names_cannot_become() {
     mounted: .keyferry 0644 
     SecretNotFound: object 1 (none/): files/shop/none/: there are no secrets below it (make them with `keyferry vault set`, correct the prefix, or set `optional: true`)
     SecretNotFound: object 1 (certs/): files/shop/certs/: there are no secrets below it that this object asks for (correct `include` and `exclude`, store one, or set `optional: true`)
-    InvalidRequest: object 2 (x/web): files/shop/db: it would deliver "x/web", which excludes "x/web" of object 1 (x/) (name the fields, or change a path)
+    InvalidRequest: object 2 (x/web): files/shop/db: it would deliver "x/web", which cannot be in one volume with "x/web" of object 1 (x/) (name the fields, or change a path)
     "#);
     let said = refused(&house, &[&many]).await;
     assert!(

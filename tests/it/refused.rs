@@ -126,7 +126,7 @@ fn serve_and_check_refuse_in_the_same_words() {
     3:30: backends.b.address: does not begin with https://, http:// or unix:///
     3:41: backends.b.auth.method: cert logs in with a client certificate, and there is none (set clientCert and clientKey of the backend)
     3:92: backends.b.classMay.namespace: "$namespace": "$namespace" is not a placeholder (did you mean "${namespace}"?)
-    3:25: backends.b.url: has ${name}, which would keep its signs (write {name})
+    3:25: backends.b.url: has ${name}, which is not a placeholder (write {name})
     3:78: backends.b.auth.bearer.file: "token" is not an absolute path (start it with /)
     3:65: backends.b.serverName: "a b" is not a name that a server's certificate could be for
     3:98: backends.b.headers.X-Key.file: "key" is not an absolute path (start it with /)
