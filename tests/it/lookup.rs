@@ -50,7 +50,8 @@ const OTHER_KEYS: &[(&str, &str)] = &[
 ];
 
 /// What such names end with if they are files or addresses.
-const ENDS: [&str; 15] = ["com", "crt", "example", "io", "json", "jsonl", "key", "lock", "log", "rs", "sock", "state", "toml", "txt", "yaml"];
+const ENDS: [&str; 15] =
+    ["com", "crt", "example", "io", "json", "jsonl", "key", "lock", "log", "rs", "sock", "state", "toml", "txt", "yaml"];
 
 /// Words that are nearly a code.
 const OTHER_WORDS: &[(&str, &str)] = &[("AccessDenied", "an answer of AWS"), ("InternalIP", "an address of a node")];
