@@ -338,7 +338,7 @@ fn what_cannot_be_rendered() {
             ("list", json(r#"["hunter2"]"#)),
             ("key", binary(b"\xff hunter2")),
             ("../evil", text(CANARY)),
-            ("b64", text("hunter2 is not base64!")),
+            ("b64", text("hunter2 in my base64!")),
         ],
     );
     let base64 = |object: Object| Object { encoding: Encoding::Base64, ..object };

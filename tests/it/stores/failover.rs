@@ -252,7 +252,7 @@ async fn the_commands_say_what_the_daemon_does() {
     assert_eq!(code, 0, "{out}");
     let pinned = DB.replace("path: p", "path: p, version: 1");
     let (code, out, _) = check(&pinned);
-    assert!(code == 1 && out.contains("cannot be pinned in a failover: bao and bao-dr count their versions"), "{out}");
+    assert!(code == 1 && out.contains("cannot be pinned in a failover: bao and bao-dr each count their own versions"), "{out}");
     let refused = pair.mount(&web(), &pinned).await.unwrap_err();
     assert!(refused.starts_with("InvalidRequest: ") && refused.contains("cannot be pinned in a failover"), "{refused}");
     pair.cut(0);
