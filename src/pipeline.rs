@@ -635,7 +635,13 @@ impl Pipeline {
                     found.secrets[place] = Some(answer);
                 }
                 Err(error) if error.fault == Fault::Short => return Err(Missed::Short),
-                Err(error) => drop(failures.insert(place, error)),
+                Err(error) => {
+                    // A class may have hundreds of secrets that a store denies at length.
+                    if found.kept_back.is_none() {
+                        found.paid.extend(pay(terms, error.weight())?);
+                    }
+                    failures.insert(place, error);
+                }
             }
         }
         Ok(())

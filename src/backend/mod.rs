@@ -203,6 +203,9 @@ pub struct BackendError {
     pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
+/// What the allocations of an error's texts, and its places in tables, take besides, in bytes.
+const WORDS: usize = 256;
+
 /// The reason with everything that only the node's admin may know: for logs, readiness and commands.
 #[derive(Debug)]
 struct InFull(String);
@@ -335,6 +338,12 @@ impl fmt::Display for BackendError {
 }
 
 impl BackendError {
+    /// About what it takes in memory, in bytes. The text for the admin is hardly longer than the other one.
+    pub fn weight(&self) -> usize {
+        let texts = if self.source.is_some() { 2 } else { 1 };
+        size_of::<Self>() + texts * self.reason.len() + WORDS
+    }
+
     /// `full`: the reason for the node's admin; `None`: it is the same.
     fn with(fault: Fault, backend: BackendName, secret: Option<SecretName>, reason: String, full: Option<String>) -> Self {
         let source = full.map(|full| Arc::new(InFull(full)) as Arc<dyn Error + Send + Sync>);

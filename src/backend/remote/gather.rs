@@ -164,6 +164,7 @@ mod tests {
         found.into_iter().map(|(_, found)| found).collect()
     }
 
+    #[allow(clippy::unnecessary_wraps)] // it is compared with an option
     fn some(text: &str) -> Option<String> {
         Some(text.to_owned())
     }

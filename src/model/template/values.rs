@@ -43,7 +43,7 @@ pub(super) fn of_secrets(secrets: &[(&str, Option<&Secret>)], most: usize, steps
             Some(secret) => of_secret(secret, steps)?,
             None => Value::from(()),
         };
-        all.push((FieldName::new(*name), value));
+        all.push((FieldName::new(name), value));
     }
     Ok((map(all), made))
 }
@@ -55,7 +55,7 @@ pub(super) fn of_texts(texts: &[(&str, &str)], most: usize, steps: &Steps) -> Re
     if made > most {
         return Err(Unrendered::Memory);
     }
-    Ok((map(texts.iter().map(|(name, text)| (FieldName::new(*name), Value::from(*text))).collect()), made))
+    Ok((map(texts.iter().map(|(name, text)| (FieldName::new(name), Value::from(*text))).collect()), made))
 }
 
 fn of_secret(secret: &Secret, steps: &Steps) -> Result<Value, Spent> {

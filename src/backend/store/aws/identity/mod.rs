@@ -87,7 +87,7 @@ pub(super) struct Identities {
 enum Way {
     Agent { audience: String, agent: Agent },
     Instance(Instance),
-    Irsa { audience: String, role: Option<RoleTemplate>, annotations: Annotations },
+    Irsa { audience: String, role: Option<RoleTemplate>, annotations: Box<Annotations> },
     Keys { files: KeyFiles, desk: Desk },
 }
 
@@ -126,7 +126,7 @@ impl Identities {
         let (way, share) = match &config.auth {
             Auth::Instance { address } => (Way::Instance(Instance::new(address.as_ref())?), Share::ServiceAccount),
             Auth::Irsa { audience, role, share } => {
-                (Way::Irsa { audience: audience.clone(), role: role.clone(), annotations: annotations() }, *share)
+                (Way::Irsa { audience: audience.clone(), role: role.clone(), annotations: Box::new(annotations()) }, *share)
             }
             Auth::Keys(files) => (Way::Keys { files: files.clone(), desk: Desk::new(THREADS) }, Share::ServiceAccount),
             Auth::PodIdentity { audience, address, share } => {
