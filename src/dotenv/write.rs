@@ -83,7 +83,7 @@ pub fn write(name: &str, value: &[u8]) -> Result<Zeroizing<String>, Unwritable> 
 /// The quotes in which all readers read this variable's value as the same bytes; none if it needs none.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn quote_of(name: &str, value: &str) -> Result<&'static str, Unwritable> {
     check_name(name)?;
     if is_expanded(name) && value.contains(['$', '`']) {
