@@ -15,6 +15,9 @@ mod hostile;
 
 const PASSWORD: &str = "correct horse";
 
+/// The bit of a tag that says that the value is made of values.
+const CONSTRUCTED: u8 = 0x20;
+
 /// How many random keystores are read again.
 const DRAWN: u32 = 1_000;
 
@@ -151,10 +154,25 @@ proptest! {
     }
 }
 
-/// All salts and vectors in a file that was written.
+/// All salts and vectors in a file that was written: the octet strings of 16 bytes, outside of what is encrypted.
 fn salts_of(file: &[u8]) -> Vec<[u8; 16]> {
-    // Each is an octet string of 16 bytes; nothing else that is not encrypted is as long.
-    file.windows(18).filter(|window| window[..2] == [OCTETS, 16]).map(|window| window[2..].try_into().unwrap()).collect()
+    /// Those below one value, or `None` if it is not DER throughout.
+    fn below(content: &[u8]) -> Option<Vec<[u8; 16]>> {
+        let (mut salts, mut values) = (Vec::new(), der::Der::of(content));
+        while !values.is_empty() {
+            match values.next().ok()? {
+                (OCTETS, content) => match content.try_into() {
+                    Ok(salt) => salts.push(salt),
+                    // Other octet strings hold DER, or what is encrypted.
+                    Err(_) => salts.extend(below(content).unwrap_or_default()),
+                },
+                (tag, content) if tag & CONSTRUCTED != 0 => salts.extend(below(content)?),
+                _ => {}
+            }
+        }
+        Some(salts)
+    }
+    below(file).unwrap()
 }
 
 /// If one input were forgotten, two contents would have the same vector.
