@@ -4,7 +4,7 @@
 //!
 //! Each step collects everything that is wrong before it fails; the first step that fails gives the answer. Nothing is delivered in part.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ use crate::gathered::Prehashed;
 use crate::identity::{Attest, Attested};
 use crate::memo::Memo;
 use crate::model::{
-    Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, SecretRef, Tenant, Verb,
+    FaultList, Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, SecretRef, Tenant, Verb,
     Version,
 };
 use crate::policy::{Granted, Permits, Policy};
@@ -59,9 +59,9 @@ use record::{Facts, Record};
 use told::Told;
 use watch::{Delivered, Former, Subject};
 
-/// What a parsed class costs in bytes: this, and this many times the bytes of its text.
+/// What a parsed class costs in bytes besides its parameters: this, and this many times the bytes of its text.
 const PLAN: usize = 1024;
-const PARSED: usize = 6;
+const PARSED: usize = 5;
 
 /// Work on up to this many bytes is done at once: some 200,000 steps.
 const INLINE: usize = 64 * 1024;
@@ -139,7 +139,7 @@ pub struct Plans {
 /// A plan, and what it was parsed from.
 #[derive(Clone, Debug)]
 struct Parsed {
-    from: Arc<BTreeMap<String, String>>,
+    from: Arc<Parameters<'static>>,
     plan: Arc<Plan>,
     /// Everything that an audit line says about the class.
     gist: Gist,
@@ -165,7 +165,7 @@ struct Class {
     gist: Gist,
     /// In bytes.
     weight: usize,
-    parsed_from: Option<Arc<BTreeMap<String, String>>>,
+    parsed_from: Option<Arc<Parameters<'static>>>,
 }
 
 /// The result of reading a class.
@@ -451,24 +451,25 @@ impl Pipeline {
         let MountLimits { objects, class_bytes, files, .. } = self.limits;
         let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
         let (catalogue, steps, plans) = (self.backends.catalogue(), Arc::clone(&means.steps), Arc::clone(&self.plans));
-        let parameters = Arc::new(parameters.to_map());
-        let parsed_from = Arc::clone(&parameters);
-        let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let parse = move || match plans.find(&Parameters::of(&parameters)) {
+        let texts = Arc::new(parameters.to_map().map_err(|fault| MountError::Request(FaultList::from_iter([fault])))?);
+        let parameters = Arc::new(parameters.into_owned());
+        let (from, read) = (Arc::clone(&parameters), Arc::clone(&texts));
+        let bytes: usize = texts.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let parse = move || match plans.find(&from) {
             // Another Pod's mount parsed the class while this one waited for its turn.
             Some(known) => Ok(Read::Before(known)),
-            None => dialect::parse(&parameters, &*catalogue, limits, &steps).map(Read::Now),
+            None => dialect::parse(&read, &*catalogue, limits, &steps).map(Read::Now),
         };
         // In YAML, an escape may hide the word.
-        let may_compile = parsed_from.values().any(|text| text.contains("template") || text.contains('\\'));
+        let may_compile = texts.values().any(|text| text.contains("template") || text.contains('\\'));
         let work = bytes * if may_compile { COMPILED } else { READ };
         let plan = match self.work(work, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)? {
             Read::Before(known) => return Ok(known.into()),
             Read::Now(plan) => plan,
         };
-        let gist = Gist::of((&*parsed_from, &plan.secrets));
-        let weight = PLAN + bytes * PARSED + plan.compiled();
-        Ok(Class { plan: Arc::new(plan), gist, weight, parsed_from: Some(parsed_from) })
+        let gist = Gist::of((&*texts, &plan.secrets));
+        let weight = PLAN + parameters.bytes() + bytes * PARSED + plan.compiled();
+        Ok(Class { plan: Arc::new(plan), gist, weight, parsed_from: Some(parameters) })
     }
 
     /// Counts a mount that is refused because of something that tenants share, and reports at long intervals who holds most of it.
@@ -890,11 +891,11 @@ impl Plans {
 
     fn find(&self, parameters: &Parameters<'_>) -> Option<Parsed> {
         let known = self.parsed.find(&self.hasher.hash_one(parameters))?;
-        parameters.is(&known.from).then_some(known)
+        (*parameters == *known.from).then_some(known)
     }
 
     fn keep(&self, tenant: &Tenant, parsed: Parsed) {
-        let (hash, weight) = (self.hasher.hash_one(Parameters::of(&parsed.from)), parsed.weight);
+        let (hash, weight) = (self.hasher.hash_one(&*parsed.from), parsed.weight);
         self.parsed.keep(tenant.as_str(), hash, parsed, weight);
     }
 

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use self::json::{Member, not_json, read_object};
+use self::json::{As, Member, not_json, read_object, read_object_as};
+use self::parameters::Spelling;
 use super::{Code, FaultList, FileMode, PodClaims, RawTokens, SecretBytes, quoted};
 
 mod json;
@@ -28,6 +29,8 @@ const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// The start of most keys with a `/`.
 const KUBELETS: &str = "csi.storage.k8s.io/";
 const CLASS: &str = "secretProviderClass";
+/// Most of a class is in this one.
+const OBJECTS: &str = "objects";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// The longest path in bytes (Linux `PATH_MAX`).
@@ -151,15 +154,21 @@ impl<'c> Attributes<'c> {
             return None;
         }
         let (mut read, mut bytes, mut keys) = (Self::default(), 0, 0);
-        let result = read_object(text, |key: Cow<'c, str>, value| {
-            let Member::Text(value) = value else { return faults.not_text("attributes", &key, &value) };
-            if key == TOKENS {
-                if read.tokens.replace(value).is_some() {
-                    faults.twice("attributes", TOKENS);
+        // Where the whole text is within the limit, so is each spelling.
+        let how = |key: &str| if key == OBJECTS && text.len() <= max { As::Spelled } else { As::Text };
+        let result = read_object_as(text, how, |key: Cow<'c, str>, value| {
+            let value = match value {
+                Member::Text(value) if key == TOKENS => {
+                    if read.tokens.replace(value).is_some() {
+                        faults.twice("attributes", TOKENS);
+                    }
+                    return;
                 }
-                return;
-            }
-            (bytes, keys) = (bytes + key.len() + value.len(), keys + 1);
+                Member::Text(value) => Spelling::Plain(value),
+                Member::Spelled(value) => Spelling::Json(value.into()),
+                Member::Other(_) => return faults.not_text("attributes", &key, &value),
+            };
+            (bytes, keys) = (bytes + key.len() + value.as_str().len(), keys + 1);
             // Too much is counted to its end, and not kept.
             if bytes > max || keys > MAX_KEYS {
                 return;
@@ -428,7 +437,7 @@ impl Faults {
 
     fn not_text(&mut self, part: &str, key: &str, value: &Member<'_>) {
         let kind = match value {
-            Member::Text(_) => "a string",
+            Member::Text(_) | Member::Spelled(_) => "a string",
             Member::Other(kind) => kind,
         };
         self.add_with(part, || format!("the value of {} is {kind}, but must be a string ({STRINGS_REMEDY})", quoted(key)));

@@ -261,12 +261,14 @@ fn print(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(
         return Err(Error::from(ErrorKind::UndefinedError));
     }
     let refused = |why| Err(filters::refused(Refusal::Print(why)));
+    let written = |written: fmt::Result| written.map_err(|_| Error::from(ErrorKind::WriteFailure));
     match value.kind() {
+        ValueKind::String => written(out.write_str(value.as_str().unwrap_or_default())),
         ValueKind::None => refused("`none`, which has no text (test it with `if`, or write `| default('', true)`)"),
         ValueKind::Bytes => refused("binary (write `| b64encode`)"),
         ValueKind::Map | ValueKind::Seq | ValueKind::Iterable | ValueKind::Invalid => refused("a list or a mapping (write `| json`)"),
-        ValueKind::Bool => write!(out, "{}", filters::word(value)).map_err(|_| Error::from(ErrorKind::WriteFailure)),
-        _ => write!(out, "{value}").map_err(|_| Error::from(ErrorKind::WriteFailure)),
+        ValueKind::Bool => written(out.write_str(filters::word(value))),
+        _ => written(write!(out, "{value}")),
     }
 }
 

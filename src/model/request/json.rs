@@ -5,12 +5,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 /// A member of an object that should hold strings alone.
 pub(super) enum Member<'de> {
     Text(Cow<'de, str>),
+    /// A string as it is spelled, with its quotes and at least one escape.
+    Spelled(&'de str),
     /// Something else; what it is, for the message.
     Other(&'static str),
 }
@@ -18,13 +21,29 @@ pub(super) enum Member<'de> {
 /// A key, borrowed from the input where it holds no escape.
 struct Key<'de>(Cow<'de, str>);
 
-/// Hands on each member of an object as it is read.
-struct Members<V, F>(F, PhantomData<V>);
+/// How a member is read.
+pub(super) enum As {
+    Text,
+    /// A string with escapes stays as it is spelled.
+    Spelled,
+}
+
+/// Hands on each member of an object as it is read: how to read it, by its key, and what to do with it.
+struct Members<S, F>(S, F);
 
 /// Reads one JSON object, and nothing behind it. Repeated keys are the caller's to notice.
 pub(super) fn read_object<'de, V: Deserialize<'de>>(text: &'de str, member: impl FnMut(Cow<'de, str>, V)) -> Result<(), serde_json::Error> {
+    read_object_as(text, |_| PhantomData, member)
+}
+
+/// The same; `how`: how the value of a key is read.
+pub(super) fn read_object_as<'de, S: DeserializeSeed<'de>>(
+    text: &'de str,
+    how: impl Fn(&str) -> S,
+    member: impl FnMut(Cow<'de, str>, S::Value),
+) -> Result<(), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(Members(member, PhantomData))?;
+    json.deserialize_map(Members(how, member))?;
     json.end()
 }
 
@@ -36,7 +55,7 @@ pub(super) fn not_json(error: &serde_json::Error, what: &str, remedy: &str) -> S
     }
 }
 
-impl<'de, V: Deserialize<'de>, F: FnMut(Cow<'de, str>, V)> Visitor<'de> for Members<V, F> {
+impl<'de, S: DeserializeSeed<'de>, H: Fn(&str) -> S, F: FnMut(Cow<'de, str>, S::Value)> Visitor<'de> for Members<H, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,8 +64,8 @@ impl<'de, V: Deserialize<'de>, F: FnMut(Cow<'de, str>, V)> Visitor<'de> for Memb
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(key)) = map.next_key()? {
-            let value = map.next_value()?;
-            (self.0)(key, value);
+            let value = map.next_value_seed((self.0)(&key))?;
+            (self.1)(key, value);
         }
         Ok(())
     }
@@ -56,7 +75,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_str(MemberVisitor)? {
             Member::Text(text) => Ok(Self(text)),
-            Member::Other(_) => Err(serde::de::Error::custom("a key is not a string")),
+            Member::Spelled(_) | Member::Other(_) => Err(serde::de::Error::custom("a key is not a string")),
         }
     }
 }
@@ -64,6 +83,20 @@ impl<'de> Deserialize<'de> for Key<'de> {
 impl<'de> Deserialize<'de> for Member<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(MemberVisitor)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for As {
+    type Value = Member<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member<'de>, D::Error> {
+        let Self::Spelled = self else { return Member::deserialize(deserializer) };
+        let spelled = <&RawValue>::deserialize(deserializer)?.get();
+        if spelled.starts_with('"') && spelled.contains('\\') {
+            return Ok(Member::Spelled(spelled));
+        }
+        // The text has been read once, so that it is JSON.
+        serde_json::from_str(spelled).map_err(serde::de::Error::custom)
     }
 }
 
