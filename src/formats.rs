@@ -19,7 +19,7 @@ mod yaml;
 
 pub use json::check as check_json;
 pub use properties::escape_value as properties_value;
-pub use text::quote;
+pub use text::{in_quotes, quote};
 #[cfg(test)]
 mod tests;
 
@@ -258,6 +258,12 @@ impl Out {
     /// It is too long: the error has its length in bytes.
     pub fn into_bytes(self) -> Result<Zeroizing<Vec<u8>>, usize> {
         self.bytes.ok_or(self.length)
+    }
+
+    /// What was written, if it is text and within the limit; else nothing.
+    pub fn into_text(self) -> String {
+        let mut bytes = self.into_bytes().unwrap_or_default();
+        String::from_utf8(std::mem::take(&mut *bytes)).unwrap_or_default()
     }
 }
 

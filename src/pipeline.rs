@@ -26,8 +26,8 @@ use crate::gathered::Prehashed;
 use crate::identity::{Attest, Attested};
 use crate::memo::Memo;
 use crate::model::{
-    FaultList, Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, SecretRef, Tenant, Verb,
-    Version,
+    FaultList, Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, SecretRef,
+    Tenant, Verb, Version,
 };
 use crate::policy::{Granted, Permits, Policy};
 use crate::render::{self, RenderLimits, Rendered};
@@ -721,7 +721,7 @@ impl Pipeline {
             let place = plan.answering(*place, |place| found[place].is_some());
             if let Some(fetched) = &found[place] {
                 places.push(place);
-                secrets.push((id.as_str(), of_prefix(&place).unwrap_or(&fetched.secret)));
+                secrets.push((id, of_prefix(&place).unwrap_or(&fetched.secret)));
             }
         }
         let delivery =

@@ -46,7 +46,7 @@ pub struct DeliveredFile {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ObjectVersion {
-    pub id: String,
+    pub id: Arc<str>,
     pub version: Version,
 }
 
@@ -74,10 +74,10 @@ impl Delivery {
     ///
     /// # Errors
     /// The answer would take more than `limit` bytes on the wire.
-    pub fn new(files: Vec<DeliveredFile>, secrets: &[(&str, &Secret)], key: &VersionKey, limit: usize) -> Result<Self, Oversize> {
+    pub fn new(files: Vec<DeliveredFile>, secrets: &[(&Arc<str>, &Secret)], key: &VersionKey, limit: usize) -> Result<Self, Oversize> {
         let mut versions = object_versions(secrets, key);
         if versions.is_empty() {
-            versions.push(ObjectVersion { id: MARKER.to_owned(), version: Version::new("empty") });
+            versions.push(ObjectVersion { id: MARKER.into(), version: Version::new("empty") });
         }
         let bytes = files.iter().map(|file| file.contents.len() + file.path.as_str().len() + WIRE_OVERHEAD).sum::<usize>()
             + versions.iter().map(|entry| entry.id.len() + entry.version.as_str().len() + WIRE_OVERHEAD).sum::<usize>();
@@ -97,12 +97,12 @@ fn marker_file() -> Option<DeliveredFile> {
     Some(DeliveredFile { path, mode: FileMode::DEFAULT, owner: None, contents: Arc::new(SecretBytes::new(Vec::new())) })
 }
 
-fn object_versions(secrets: &[(&str, &Secret)], key: &VersionKey) -> Vec<ObjectVersion> {
+fn object_versions(secrets: &[(&Arc<str>, &Secret)], key: &VersionKey) -> Vec<ObjectVersion> {
     // Many ids may belong to one secret: it is hashed once.
     let mut digested: HashMap<*const Secret, Version> = HashMap::new();
     let named = secrets.iter().map(|(id, secret)| {
         let make = || digested.entry(std::ptr::from_ref(*secret)).or_insert_with(|| key.version_of(secret)).clone();
-        ObjectVersion { id: (*id).to_owned(), version: secret.version.as_ref().map_or_else(make, |told| key.shown(told)) }
+        ObjectVersion { id: Arc::clone(id), version: secret.version.as_ref().map_or_else(make, |told| key.shown(told)) }
     });
     named.collect()
 }
@@ -201,7 +201,7 @@ mod tests {
     fn a_stores_version_goes_out_as_it_is_only_if_it_is_a_number() {
         let shown = |told: &str, byte| {
             let secret = secret(&[("a", "hunter2")], Some(told));
-            Delivery::new(Vec::new(), &[("web/db", &secret)], &key(byte), 4096).unwrap().versions[0].version.to_string()
+            Delivery::new(Vec::new(), &[(&"web/db".into(), &secret)], &key(byte), 4096).unwrap().versions[0].version.to_string()
         };
         for number in ["0", "7", "1795328111", "18446744073709551615"] {
             assert_eq!(shown(number, 1), number);

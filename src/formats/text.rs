@@ -25,6 +25,16 @@ pub fn quote(text: &str, out: &mut Out) {
     out.push("\"");
 }
 
+/// The same as a text of its own.
+pub fn in_quotes(text: &str) -> String {
+    if plain_ascii(text.as_bytes(), *b"\"\\") == text.len() {
+        return ["\"", text, "\""].concat();
+    }
+    let mut out = Out::within(usize::MAX, text.len() + 2);
+    quote(text, &mut out);
+    out.into_text()
+}
+
 /// How many bytes at the start are ASCII, without controls and these characters. It looks at eight bytes at once, since most text is plain.
 pub fn plain_ascii<const SIGNS: usize>(text: &[u8], signs: [u8; SIGNS]) -> usize {
     const EACH: u64 = 0x0101_0101_0101_0101;

@@ -109,6 +109,12 @@ impl FromStr for FilePath {
     }
 }
 
+impl From<FilePath> for Arc<str> {
+    fn from(path: FilePath) -> Self {
+        path.0
+    }
+}
+
 impl fmt::Display for FilePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -291,6 +291,12 @@ impl Version {
     }
 }
 
+impl From<Version> for Arc<str> {
+    fn from(version: Version) -> Self {
+        version.0
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

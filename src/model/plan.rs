@@ -34,7 +34,7 @@ pub struct Plan {
     pub parameters: BTreeMap<LoginKey, String>,
     pub version_ids: VersionIds,
     /// Made at the first mount.
-    pub versioned: OnceLock<Vec<(String, usize)>>,
+    pub versioned: OnceLock<Vec<(Arc<str>, usize)>>,
     /// Values of the class that are not used, or that the author may have meant in another way. They do not stop a mount.
     pub warnings: FaultList<ClassWarning>,
 }
@@ -331,7 +331,7 @@ impl Plan {
 
     /// The ids for the versions in an answer, each with its place in [`Plan::secrets`]. Ids are unique: one that is there already gets
     /// `#2`, `#3` ... at its end.
-    pub fn versioned(&self) -> &[(String, usize)] {
+    pub fn versioned(&self) -> &[(Arc<str>, usize)] {
         self.versioned.get_or_init(|| match self.version_ids {
             VersionIds::Paths => unique(self.objects.iter().flat_map(|object| {
                 let searched = object.searches().iter().map(|search| search.path.to_string());
@@ -342,7 +342,7 @@ impl Plan {
     }
 }
 
-fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> {
+fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(Arc<str>, usize)> {
     // How often each id was used.
     let mut taken: HashMap<String, usize> = HashMap::new();
     let each = named.map(|(id, place)| {
@@ -352,8 +352,9 @@ fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> 
             *times += 1;
             free = format!("{id}#{times}");
         }
-        taken.insert(free.clone(), 1);
-        (free, place)
+        let named = (free.as_str().into(), place);
+        taken.insert(free, 1);
+        named
     });
     each.collect()
 }

@@ -19,9 +19,9 @@ use tokio::time::{Duration, timeout};
 use super::Provider;
 use super::authority::RepairAuthority;
 use super::gather::{Gather, Gathered};
-use super::proto::csi_driver_provider_server::CsiDriverProviderServer;
 use super::seats::{Farewell, Taken};
 use super::timed::Timed;
+use super::wire::csi_driver_provider_server::CsiDriverProviderServer;
 
 /// What every HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

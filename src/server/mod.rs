@@ -29,9 +29,9 @@ use calls::Calls;
 use connection::{Connection, greets, has_greeted, tend};
 use gather::Gather;
 use intake::Room;
-use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use seats::{Peer, Seats, Taken};
 use timed::Timed;
+use wire::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 
 pub mod authority;
 mod calls;
@@ -47,6 +47,7 @@ mod seats;
 pub mod socket;
 pub mod status;
 mod timed;
+mod wire;
 
 pub use lock::{LockError, StartLock};
 pub use socket::{BoundSocket, Displaced, Mark, SocketConfig, SocketError};
@@ -249,7 +250,7 @@ impl CsiDriverProvider for Provider {
     }
 
     /// Written out, without `async`: the request would need room until the mount ends.
-    fn mount<'s, 'f>(&'s self, mut request: Request<proto::MountRequest>) -> BoxFuture<'f, Result<Response<proto::MountResponse>, Status>>
+    fn mount<'s, 'f>(&'s self, mut request: Request<proto::MountRequest>) -> BoxFuture<'f, Result<Response<wire::MountResponse>, Status>>
     where
         's: 'f,
     {
@@ -275,16 +276,18 @@ impl CsiDriverProvider for Provider {
     }
 }
 
-fn answer(delivery: Delivery) -> proto::MountResponse {
+fn answer(delivery: Delivery) -> wire::MountResponse {
     let files = if delivery.in_place { Vec::new() } else { delivery.files };
-    let files = files.into_iter().map(|file| proto::File {
-        path: file.path.as_str().to_owned(),
+    let files = files.into_iter().map(|file| wire::File {
+        path: Arc::<str>::from(file.path).into(),
         mode: i32::from(file.mode.bits()),
         contents: Bytes::from_owner(Contents(file.contents)),
     });
-    let versions =
-        delivery.versions.into_iter().map(|entry| proto::ObjectVersion { id: entry.id, version: entry.version.as_str().to_owned() });
-    proto::MountResponse { object_version: versions.collect(), error: None, files: files.collect() }
+    let versions = delivery
+        .versions
+        .into_iter()
+        .map(|entry| wire::ObjectVersion { id: entry.id.into(), version: Arc::<str>::from(entry.version).into() });
+    wire::MountResponse { object_version: versions.collect(), error: None, files: files.collect() }
 }
 
 impl AsRef<[u8]> for Contents {

@@ -115,7 +115,7 @@ fn shown_object(plan: &Plan, object: &Object) -> String {
 }
 
 fn ids(plan: &Plan) -> String {
-    plan.versioned().iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(" ")
+    plan.versioned().iter().map(|(id, _)| &**id).collect::<Vec<_>>().join(" ")
 }
 
 #[test]

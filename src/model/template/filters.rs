@@ -13,7 +13,7 @@ use super::BYTES;
 use super::values::{Digits, List, Map, VALUE, of_json, separators};
 use crate::dotenv;
 use crate::formats::pem::{Bundle, Part};
-use crate::formats::{Format, MAX_DEPTH, Out, properties_value, quote, respell};
+use crate::formats::{Format, MAX_DEPTH, Out, in_quotes, properties_value, respell};
 use crate::model::Query;
 use crate::steps::Steps;
 
@@ -108,11 +108,13 @@ pub(super) fn add_to(engine: &mut Environment<'static>) {
     engine.add_filter("pem_key", |state: &State, value: &Value| pem(state, "pem_key", value, Part::Key));
     engine.add_filter("pem_leaf", |state: &State, value: &Value| pem(state, "pem_leaf", value, Part::Leaf));
     engine.add_filter("properties", |state: &State, value: &Value| {
-        text_as(state, "properties", value, 8, |text| Ok(put(text.len(), |out| properties_value(text, out))))
+        text_as(state, "properties", value, 8, |text| {
+            let mut out = Out::within(usize::MAX, text.len());
+            properties_value(text, &mut out);
+            Ok(out.into_text())
+        })
     });
-    engine.add_filter("quote", |state: &State, value: &Value| {
-        text_as(state, "quote", value, 8, |text| Ok(put(text.len(), |out| quote(text, out))))
-    });
+    engine.add_filter("quote", |state: &State, value: &Value| text_as(state, "quote", value, 8, |text| Ok(in_quotes(text))));
     engine.add_filter("replace", replace);
     engine.add_filter("sha256", |state: &State, value: &Value| {
         bytes_as(state, "sha256", value, |bytes| HEXLOWER.encode(digest(&SHA256, bytes).as_ref()))
@@ -176,18 +178,6 @@ fn bytes_as(state: &State, filter: &'static str, value: &Value, make: impl Fn(&[
         Some(bytes) => Ok(Value::from(make(bytes))),
         None => text_of(filter, value).map(|text| Value::from(make(text.as_bytes()))),
     }
-}
-
-/// `from`: the bytes of the input, which are already paid for.
-fn put(from: usize, write: impl FnOnce(&mut Out)) -> String {
-    let mut out = Out::within(usize::MAX, from + 2);
-    write(&mut out);
-    text_in(out)
-}
-
-fn text_in(out: Out) -> String {
-    let mut bytes = out.into_bytes().unwrap_or_default();
-    String::from_utf8(std::mem::take(&mut *bytes)).unwrap_or_default()
 }
 
 // === texts ===
@@ -333,7 +323,7 @@ fn spelled(state: &State, filter: &'static str, value: &Value, format: Format) -
     // All of them write a text in the same way.
     if let Some(text) = value.as_str() {
         pay(state, NODE + 8 * text.len())?;
-        return Ok(Value::from(put(text.len(), |out| quote(text, out))));
+        return Ok(Value::from(in_quotes(text)));
     }
     let json = json_of(state, filter, value)?;
     pay(state, 8 * json.len())?;
@@ -341,7 +331,7 @@ fn spelled(state: &State, filter: &'static str, value: &Value, format: Format) -
     if respell(format, &json, &mut out).is_err() {
         return no(filter, "cannot write this value (a null, a large number, a member twice, or nesting over 64 levels)");
     }
-    Ok(Value::from(text_in(out)))
+    Ok(Value::from(out.into_text()))
 }
 
 /// Pays for each value as it comes: lists in lists may have more values than there is memory for.
@@ -367,7 +357,7 @@ fn write_json(state: &State, filter: &'static str, value: &Value, depth: usize, 
         },
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
-            json.push_str(&put(text.len(), |out| quote(text, out)));
+            json.push_str(&in_quotes(text));
         }
         ValueKind::Bytes => return no(filter, "cannot hold binary (write `| b64encode` before it)"),
         ValueKind::Seq | ValueKind::Iterable => {
@@ -384,7 +374,7 @@ fn write_json(state: &State, filter: &'static str, value: &Value, depth: usize, 
             for (number, (name, member)) in map.members().enumerate() {
                 pay(state, 8 * name.len())?;
                 json.push_str(if number > 0 { "," } else { "" });
-                json.push_str(&put(name.len(), |out| quote(name, out)));
+                json.push_str(&in_quotes(name));
                 json.push(':');
                 write_json(state, filter, member, depth + 1, json)?;
             }
@@ -452,5 +442,5 @@ fn pem(state: &State, filter: &'static str, value: &Value, part: Part) -> Result
     if bundle.write(part, &mut out).is_err() {
         return no(filter, "finds no such block, or certificates of several chains (`format: pem` says what is wrong)");
     }
-    Ok(Value::from(text_in(out)))
+    Ok(Value::from(out.into_text()))
 }

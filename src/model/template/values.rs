@@ -12,7 +12,7 @@ use minijinja::value::{Enumerator, Object, ObjectExt, ObjectRepr, Value, ValueKi
 use serde_json::value::RawValue;
 
 use super::Unrendered;
-use crate::formats::{MAX_DEPTH, Out, quote};
+use crate::formats::{MAX_DEPTH, in_quotes};
 use crate::model::{Field, FieldKind, FieldName, Secret};
 use crate::steps::{Spent, Steps};
 
@@ -241,9 +241,7 @@ fn write_json(value: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut out = Out::within(usize::MAX, text.len() + 2);
-    quote(text, &mut out);
-    f.write_str(str::from_utf8(&out.into_bytes().unwrap_or_default()).unwrap_or_default())
+    f.write_str(&in_quotes(text))
 }
 
 impl fmt::Debug for Digits {

@@ -30,7 +30,7 @@ const USUAL: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long an answer is held back so that others go out with it, and how many at most.
-const TOGETHER: (Duration, usize) = (Duration::from_micros(300), 16);
+const TOGETHER: (Duration, usize) = (Duration::from_millis(1), 16);
 
 /// Reads and opens a file, and gives the function that hands out the answer.
 type Job = Box<dyn FnOnce() -> Answer + Send>;
