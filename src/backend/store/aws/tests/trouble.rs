@@ -244,6 +244,15 @@ async fn awss_words_are_told_unless_the_admin_says_no() {
     insta::assert_snapshot!(error, @"amazon/secretsmanager/many/0: Secrets Manager says ValidationException (check the name and the version in the class; AWS's request id is 0e7f-request)");
 }
 
+/// A mount pays for each of its failures by its weight, and may have hundreds of them.
+#[tokio::test]
+async fn a_long_refusal_is_kept_short() {
+    for text in ["x", "\u{1f600}"] {
+        let error = told(fake::error("AccessDeniedException", &text.repeat(10_000))).await;
+        assert!(error.reason.contains(text) && error.weight() <= 4 * 1024, "{} {error}", error.weight());
+    }
+}
+
 #[tokio::test]
 async fn nobody_there_is_an_outage_and_says_where() {
     let bench = Bench::new();
