@@ -928,3 +928,6 @@ impl MountContext {
         Self { request, provider, arrived, queue_until: arrived + queue, deadline: arrived + deadline, last: arrived + deadline + grace }
     }
 }
+
+#[cfg(test)]
+mod tests;

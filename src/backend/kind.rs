@@ -152,14 +152,23 @@ pub fn only_reads(asked: RefParts, kind: &str) -> Result<RefParts, Inadmissible>
     if let Some((key, _)) = asked.login.said().first() {
         return Err(Inadmissible::NoLogin { key: *key, problem: format!("means nothing to a {kind}: nobody logs in there (remove it)") });
     }
-    let request = |key, problem: &str| Err(Inadmissible::Request { key, problem: format!("{problem} (remove it)") });
+    check_read(&asked, Method::Get, &format!("a {kind}"))?;
+    Ok(asked)
+}
+
+/// For stores that only read. `method`: the one of such a read. `store` completes "means nothing to ...".
+///
+/// # Errors
+/// The request sets another method, arguments or a shared lease.
+pub fn check_read(asked: &RefParts, method: Method, store: &str) -> Result<(), Inadmissible> {
+    let request = |key, problem: String| Err(Inadmissible::Request { key, problem: format!("{problem} (remove it)") });
     match () {
-        () if asked.method != Method::Get => {
-            request("method", &format!("{} means nothing to a {kind}, whose secrets are only read", asked.method))
+        () if asked.method != method => {
+            request("method", format!("{} means nothing to {store}, whose secrets are only read", asked.method))
         }
-        () if !asked.args.is_empty() => request("args", &format!("mean nothing to a {kind}, whose secrets are asked for by name alone")),
-        () if asked.lease != LeaseFor::Pod => request("lease", &format!("means nothing to a {kind}, which gives no leases")),
-        () => Ok(asked),
+        () if !asked.args.is_empty() => request("args", format!("mean nothing to {store}, whose secrets are asked for by name alone")),
+        () if asked.lease != LeaseFor::Pod => request("lease", format!("means nothing to {store}, which gives no leases")),
+        () => Ok(()),
     }
 }
 

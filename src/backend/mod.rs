@@ -36,7 +36,7 @@ pub use catalogue::Configured;
 pub use config::BackendConfig;
 pub use examine::Visitor;
 pub use failover::{Beside, FailoverConfig};
-pub use kind::{Audience, Facts, HangsOn, Inadmissible, Kind, StoreLimits, only_reads};
+pub use kind::{Audience, Facts, HangsOn, Inadmissible, Kind, StoreLimits, check_read, only_reads};
 pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
 pub use stack::lease::LeasesConfig;

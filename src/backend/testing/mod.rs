@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod fake;
 #[path = "../../../tests/it/moto.rs"]
 pub(in crate::backend) mod moto;
+pub(in crate::backend) mod server;
 
 // `bao` expects it beside itself.
 use crate::kube::api_server;

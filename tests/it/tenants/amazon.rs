@@ -86,8 +86,8 @@ async fn batches_that_are_large() {
     LARGE_BATCHES.try_out().await;
 }
 
-/// Parameters of 8 KB, which together are as much as a mount may have and more.
-pub const LARGE_PARAMETERS: Kind = kind("large parameters", &[], |node, namespace| asking_parameters(node, namespace, "large", 400));
+/// Parameters of 8 KB, which together are more than a mount may have, also in the long forms.
+pub const LARGE_PARAMETERS: Kind = kind("large parameters", &[], |node, namespace| asking_parameters(node, namespace, "large", 512));
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_that_are_large() {

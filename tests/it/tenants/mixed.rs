@@ -8,6 +8,10 @@ use serde_json::json;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tonic::Status;
 
+use super::amazon::{
+    FOREIGN_NAMES, FOREIGN_NAMES_DENIED_BY_AWS, LARGE_BATCHES, LARGE_PARAMETERS, PREFIXES, ROLES, SLOW_BATCHES, SLOW_LOGINS, THROTTLED,
+    THROTTLED_PARAMETERS,
+};
 use super::calls::LARGE_CALLS;
 use super::classes::{
     ABSENT_LITERALS, ALL_NAMES, ARGS_WITH_A_LONG_KEY, DIFFERING_IN_FRESH, EXPRESSIONS_IN_TURN, FORMATS_OF_WIDE_SECRETS,
@@ -21,7 +25,7 @@ use super::node::{LARGE, Limits, MIB, Node, SMALL};
 use super::stores::{ANSWERS_THAT_ADD_UP, DEEP_VALUES, LEASES, OBJECTS_THAT_WAIT, RARE_CHARACTERS, SLOW_OBJECTS, TINY_ENTRIES};
 use super::trial::{Trial, Verdict, alone};
 
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 33] = [
     ABSENT_LITERALS,
     ALL_NAMES,
     ANSWERS_THAT_ADD_UP,
@@ -29,11 +33,15 @@ const KINDS: [Kind; 23] = [
     DEEP_VALUES,
     DIFFERING_IN_FRESH,
     EXPRESSIONS_IN_TURN,
+    FOREIGN_NAMES,
+    FOREIGN_NAMES_DENIED_BY_AWS,
     FORMATS_OF_WIDE_SECRETS,
     GLOBS_OVER_LONG_NAMES,
     GREEDY_TEMPLATES,
     KEYSTORES,
+    LARGE_BATCHES,
     LARGE_CALLS,
+    LARGE_PARAMETERS,
     LARGE_SECRETS,
     LEASES,
     LONG_TEMPLATES,
@@ -41,8 +49,14 @@ const KINDS: [Kind; 23] = [
     NESTED_ANCHORS,
     OBJECTS_THAT_WAIT,
     PATHS_OF_MANY_FOLDERS,
+    PREFIXES,
     RARE_CHARACTERS,
+    ROLES,
+    SLOW_BATCHES,
+    SLOW_LOGINS,
     SLOW_OBJECTS,
+    THROTTLED,
+    THROTTLED_PARAMETERS,
     TINY_ENTRIES,
     TOO_MANY_NAMES,
 ];
@@ -51,7 +65,8 @@ const KINDS: [Kind; 23] = [
 const LONG: Duration = Duration::from_secs(10);
 
 /// All codes that any kind may have.
-const ANY: &[&str] = &["InvalidRequest", "OK", "PolicyDenied", "SecretCorrupt", "SecretNotFound", "TooLarge"];
+const ANY: &[&str] =
+    &["BackendDenied", "BackendUnavailable", "InvalidRequest", "OK", "PolicyDenied", "SecretCorrupt", "SecretNotFound", "TooLarge"];
 
 /// Prints what was seen of each, and fails if one does not hold.
 fn assert_all(verdicts: &[Verdict]) {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::endpoint::Service;
 use crate::backend::Fault;
 use crate::backend::remote::fields::{self, check_size, half, has_half, is_object, members};
 use crate::backend::remote::refusal::Refusal;
@@ -43,6 +45,22 @@ fn object(content: &SecretBytes, max_bytes: usize) -> Result<Option<BTreeMap<Fie
 fn field(content: &Arc<SecretBytes>) -> Field {
     let kind = if str::from_utf8(content.expose()).is_ok() { FieldKind::Text } else { FieldKind::Binary };
     Field { bytes: Arc::clone(content), kind }
+}
+
+/// An answer of a service, or a part of it.
+///
+/// # Errors
+/// It is not an answer of that service.
+pub(super) fn read<'b, T: Deserialize<'b>>(service: Service, body: &'b SecretBytes) -> Result<T, Refusal> {
+    serde_json::from_slice(body.expose()).map_err(|_| unreadable(service))
+}
+
+pub(super) fn unreadable(service: Service) -> Refusal {
+    let reason = format!(
+        "the answer is not from {} (is the server AWS? check `endpoints` of the backend, and the proxies on the way)",
+        service.name()
+    );
+    Refusal::new(Fault::Corrupt, reason)
 }
 
 /// A text of AWS's answer.

@@ -9,9 +9,9 @@ use super::endpoint::Service;
 use super::name::{self, Named};
 use super::pin::{self, Pin};
 use super::{AwsBackend, role, secretsmanager};
-use crate::backend::{Backend, BackendError, Facts, HangsOn, Inadmissible, Kind, StoreLimits, Visitor};
+use crate::backend::{Backend, BackendError, Facts, HangsOn, Inadmissible, Kind, StoreLimits, Visitor, check_read};
 use crate::clock::Clock;
-use crate::model::{BackendName, Diagnosis, InvalidName, LeaseFor, Login, LoginKey, Method, RefParts, SecretName, Version, quoted};
+use crate::model::{BackendName, Diagnosis, InvalidName, Login, LoginKey, Method, RefParts, SecretName, Version, quoted};
 use crate::policy::Bounds;
 
 #[async_trait]
@@ -170,16 +170,10 @@ fn refused(key: LoginKey, problem: impl Into<String>) -> Inadmissible {
 }
 
 fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
-    let problem = |key, problem: String| Err(Inadmissible::Request { key, problem: format!("{problem} (remove it)") });
     let is_folder = asked.name.is_folder();
-    let method = asked.method;
-    match () {
-        () if method != (if is_folder { Method::List } else { Method::Get }) => {
-            problem("method", format!("{method} means nothing to AWS, whose secrets are only read"))
-        }
-        () if !asked.args.is_empty() => problem("args", "mean nothing to AWS, whose secrets are asked for by name alone".to_owned()),
-        () if asked.lease != LeaseFor::Pod => problem("lease", "means nothing to AWS, which gives no leases".to_owned()),
-        () if is_folder && asked.version.is_some() => problem("version", "goes with one secret, not with `prefix`".to_owned()),
-        () => Ok(()),
+    check_read(asked, if is_folder { Method::List } else { Method::Get }, "AWS")?;
+    if is_folder && asked.version.is_some() {
+        return Err(Inadmissible::Request { key: "version", problem: "goes with one secret, not with `prefix` (remove it)".to_owned() });
     }
+    Ok(())
 }

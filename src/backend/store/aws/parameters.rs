@@ -7,6 +7,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::content;
+use super::endpoint::Service;
 use super::pin::Pin;
 use super::secretsmanager::{Answered, Page};
 use crate::backend::Fault;
@@ -57,7 +58,7 @@ pub(super) fn read(body: &SecretBytes) -> Result<Several, Refusal> {
         version: Option<u64>,
         selector: Option<String>,
     }
-    let answer: Answer<'_> = serde_json::from_slice(body.expose()).map_err(|_| unreadable())?;
+    let answer: Answer<'_> = content::read(Service::Parameters, body)?;
     let read = answer.parameters.unwrap_or_default().into_iter().map(|parameter| {
         let Parameter { name, arn, value, version, selector } = parameter;
         let content = content::text(value.ok_or_else(unreadable)?)?;
@@ -95,7 +96,7 @@ pub(super) fn read_list(body: &SecretBytes) -> Result<Page, Refusal> {
     struct Entry {
         name: Option<String>,
     }
-    let listed: Listed = serde_json::from_slice(body.expose()).map_err(|_| unreadable())?;
+    let listed: Listed = content::read(Service::Parameters, body)?;
     let names = listed.parameters.unwrap_or_default().into_iter().filter_map(|entry| entry.name);
     let names = names.map(|name| name.strip_prefix('/').map_or(name.clone(), str::to_owned));
     Ok(Page { names: names.collect(), next: listed.next_token })
@@ -108,6 +109,5 @@ pub(super) fn absent() -> Refusal {
 }
 
 fn unreadable() -> Refusal {
-    let reason = "the answer is not from Parameter Store (is the server AWS? check `endpoints` of the backend, and the proxies on the way)";
-    Refusal::new(Fault::Corrupt, reason)
+    content::unreadable(Service::Parameters)
 }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::content;
+use super::endpoint::Service;
 use super::pin::Pin;
 use crate::backend::Fault;
 use crate::backend::remote::fields;
@@ -84,7 +85,7 @@ pub(super) fn one(id: &str, pin: Option<&Pin>) -> String {
 /// # Errors
 /// It is not an answer of Secrets Manager.
 pub(super) fn read_one(body: &SecretBytes) -> Result<Answered, Refusal> {
-    let value: Value<'_> = serde_json::from_slice(body.expose()).map_err(|_| unreadable())?;
+    let value: Value<'_> = content::read(Service::SecretsManager, body)?;
     value.answered().map_err(|(_, _, refusal)| refusal)
 }
 
@@ -104,7 +105,7 @@ pub(super) fn read_several(body: &SecretBytes) -> Result<Batch, Refusal> {
         secret_values: Option<Vec<Value<'a>>>,
         errors: Option<Vec<Unread>>,
     }
-    let several: Several<'_> = serde_json::from_slice(body.expose()).map_err(|_| unreadable())?;
+    let several: Several<'_> = content::read(Service::SecretsManager, body)?;
     let read = several.secret_values.unwrap_or_default().into_iter().map(Value::answered).collect();
     Ok(Batch { read, unread: several.errors.unwrap_or_default() })
 }
@@ -138,7 +139,7 @@ pub(super) fn read_list(body: &SecretBytes) -> Result<Page, Refusal> {
         name: Option<String>,
         deleted_date: Option<f64>,
     }
-    let listed: Listed = serde_json::from_slice(body.expose()).map_err(|_| unreadable())?;
+    let listed: Listed = content::read(Service::SecretsManager, body)?;
     let entries = listed.secret_list.unwrap_or_default().into_iter();
     let names = entries.filter(|entry| entry.deleted_date.is_none()).filter_map(|entry| entry.name);
     Ok(Page { names: names.collect(), next: listed.next_token })
@@ -175,6 +176,5 @@ impl Value<'_> {
 }
 
 fn unreadable() -> Refusal {
-    let reason = "the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way)";
-    Refusal::new(Fault::Corrupt, reason)
+    content::unreadable(Service::SecretsManager)
 }

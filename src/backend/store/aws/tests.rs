@@ -19,10 +19,11 @@ use super::*;
 use crate::backend::Kind;
 use crate::backend::testing::bao;
 pub(super) use crate::backend::testing::moto;
+use crate::backend::testing::server::Answer;
 use crate::clock::{ManualClock, SystemClock};
 use crate::model::{Login, PodClaims, PodTokens, Version};
 use crate::yaml;
-use fake::{Answer, Aws};
+use fake::Aws;
 
 /// A backend `amazon`, and the files of its key.
 struct Bench {

@@ -4,7 +4,6 @@ mod answers;
 mod conformance;
 mod credentials;
 mod leaks;
-mod server;
 mod trouble;
 
 use std::collections::BTreeMap;
@@ -13,8 +12,8 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::time::Duration;
 
-use self::server::{Answer, Server};
 use super::*;
+use crate::backend::testing::server::{Answer, Asked, Server};
 use crate::backend::{Called, Kind};
 use crate::clock::{Clock, SystemClock};
 use crate::http::tests::server::{Authority, Manner};
@@ -29,13 +28,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(answer: impl Fn(&server::Asked) -> Answer + Send + Sync + 'static) -> Self {
+    fn new(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         Self::of(&Manner::default(), answer)
     }
 
-    fn of(manner: &Manner, answer: impl Fn(&server::Asked) -> Answer + Send + Sync + 'static) -> Self {
+    fn of(manner: &Manner, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let authority = Authority::new("Test CA");
-        let server = Server::start(authority.acceptor(manner), answer);
+        let server = Server::secured(authority.acceptor(manner), answer);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.crt"), &authority.pem).unwrap();
         Self { authority, server, folder }

@@ -15,10 +15,10 @@ use tokio::time::Duration;
 
 use super::*;
 use crate::backend::store::aws::tests::moto::Moto;
+use crate::backend::testing::server::{Answer, Server};
 use crate::clock::SystemClock;
-use crate::model::{Login, PodClaims, PodTokens, Response, SecretBytes};
+use crate::model::{Login, PodClaims, PodToken, PodTokens, Response};
 use crate::yaml;
-use fake::{Fake, Reply};
 
 const AUDIENCE: &str = "sts.amazonaws.com";
 

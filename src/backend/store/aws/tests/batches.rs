@@ -50,7 +50,7 @@ async fn a_denied_name_of_a_batch_fails_alone() {
     aws.says(move |asked| {
         let errors = faults.map(|(name, code, message, _)| json!({ "SecretId": name, "ErrorCode": code, "Message": message }));
         let value = json!({ "Name": "many/0", "VersionId": "v", "SecretString": "value-0" });
-        (asked.operation == "BatchGetSecretValue").then(|| Answer::json(&json!({ "SecretValues": [value], "Errors": errors })))
+        (asked.operation() == "BatchGetSecretValue").then(|| Answer::json(&json!({ "SecretValues": [value], "Errors": errors })))
     });
     let names = faults.iter().map(|(name, ..)| format!("secretsmanager/{name}"));
     let read = at_once(&bench.backend(&aws), names.chain(many(1))).await;
@@ -84,7 +84,7 @@ async fn service_accounts_share_no_batch() {
         tokio::join!(fetch("web", 0), fetch("api", 1), fetch("web", 2), fetch("api", 3));
     }
     let asked = aws.asked();
-    let batches: Vec<String> = asked.iter().map(|asked| asked.body["SecretIdList"].to_string()).filter(|ids| ids != "null").collect();
+    let batches: Vec<String> = asked.iter().map(|asked| asked.json()["SecretIdList"].to_string()).filter(|ids| ids != "null").collect();
     assert!(batches.len() >= 2, "{asked:?}");
     for ids in batches {
         let [of_web, of_api] = [["many/0", "many/2"], ["many/1", "many/3"]].map(|own| own.iter().any(|id| ids.contains(id)));
@@ -98,7 +98,7 @@ async fn a_batch_that_is_denied_is_asked_for_one_by_one_and_remembered_for_an_ho
     let (bench, aws) = (Bench::new(), Aws::with_secrets(5));
     aws.says(|asked| {
         let denied = "User: arn:aws:sts::111122223333:assumed-role/web/x is not authorized to perform: secretsmanager:BatchGetSecretValue";
-        (asked.operation == "BatchGetSecretValue").then(|| Answer::error("AccessDeniedException", denied))
+        (asked.operation() == "BatchGetSecretValue").then(|| fake::error("AccessDeniedException", denied))
     });
     let backend = bench.backend(&aws);
     assert!(at_once(&backend, many(5)).await.iter().all(Result::is_ok));
@@ -116,15 +116,15 @@ async fn a_batch_that_is_denied_is_asked_for_one_by_one_and_remembered_for_an_ho
 #[tokio::test]
 async fn a_batch_that_is_throttled_or_too_large_is_asked_for_one_by_one() {
     for (answer, tries) in [
-        (Answer::error("ThrottlingException", "Rate exceeded"), 1),
+        (fake::error("ThrottlingException", "Rate exceeded"), 1),
         (Answer::new(200, format!("{{\"x\":\"{}\"}}", "x".repeat(9 * 1024 * 1024))), 1),
-        (Answer::error("ResourceNotFoundException", "can't find the specified secret value"), 1),
-        (Answer::error("ValidationException", "1 validation error detected"), 1),
+        (fake::error("ResourceNotFoundException", "can't find the specified secret value"), 1),
+        (fake::error("ValidationException", "1 validation error detected"), 1),
         (Answer::new(200, "<html>"), 1),
     ] {
         let (bench, aws) = (Bench::new(), Aws::with_secrets(4));
         let shown = format!("{answer:.60?}");
-        aws.says(move |asked| (asked.operation == "BatchGetSecretValue").then(|| answer.clone()));
+        aws.says(move |asked| (asked.operation() == "BatchGetSecretValue").then(|| answer.clone()));
         let read = at_once(&bench.backend(&aws), many(4)).await;
         assert!(read.iter().all(Result::is_ok), "{shown} {read:?}");
         assert_eq!(aws.operations().len(), tries + 4, "{shown}");
@@ -145,7 +145,8 @@ async fn a_store_that_fails_is_not_asked_once_for_each() {
 async fn what_a_batch_does_not_tell_of_is_asked_for_by_itself() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(3));
     aws.says(|asked| {
-        (asked.operation == "BatchGetSecretValue").then(|| Answer::json(&json!({ "SecretValues": null, "Errors": [], "NextToken": null })))
+        (asked.operation() == "BatchGetSecretValue")
+            .then(|| Answer::json(&json!({ "SecretValues": null, "Errors": [], "NextToken": null })))
     });
     assert!(at_once(&bench.backend(&aws), many(3)).await.iter().all(Result::is_ok));
     assert_eq!(aws.operations().len(), 4);
@@ -161,7 +162,7 @@ async fn one_denied_parameter_fails_alone() {
     aws.says(|asked| {
         let denied = "User: arn:aws:sts::111122223333:assumed-role/web/x is not authorized to perform: ssm:GetParameters on resource: \
                       arn:aws:ssm:eu-west-1:111122223333:parameter/root/c because no identity-based policy allows the ssm:GetParameters action";
-        asked.body["Names"].to_string().contains("/root/").then(|| Answer::error("AccessDeniedException", denied))
+        asked.json()["Names"].to_string().contains("/root/").then(|| fake::error("AccessDeniedException", denied))
     });
     let backend = bench.backend(&aws);
     let names = ["ssm/shop/a", "ssm/root/c", "ssm/shop/b"].map(str::to_owned);
@@ -184,8 +185,8 @@ async fn a_denied_name_costs_no_other_namespace_its_batches() {
         aws.parameter(name, name);
     }
     aws.says(|asked| {
-        let denied = asked.body["Names"].to_string().contains("/root/");
-        denied.then(|| Answer::error("AccessDeniedException", "ssm:GetParameters on resource: /root/c"))
+        let denied = asked.json()["Names"].to_string().contains("/root/");
+        denied.then(|| fake::error("AccessDeniedException", "ssm:GetParameters on resource: /root/c"))
     });
     let backend = bench.backend(&aws);
     let fetch = async |namespace: &str, name: &str| {
@@ -202,7 +203,7 @@ async fn a_denied_name_costs_no_other_namespace_its_batches() {
         );
         assert!(read.0.is_ok() && read.1.is_err() && read.2.is_ok() && read.3.is_ok());
         let of_shop: Vec<String> =
-            aws.asked().iter().map(|asked| asked.body["Names"].to_string()).filter(|names| names.contains("/shop/")).collect();
+            aws.asked().iter().map(|asked| asked.json()["Names"].to_string()).filter(|names| names.contains("/shop/")).collect();
         assert_eq!(of_shop.len(), 1, "{of_shop:?}");
         assert!(!of_shop[0].contains("/root/"), "{of_shop:?}");
     }
@@ -218,7 +219,7 @@ async fn no_parameter_is_in_a_batch_twice() {
     let read = at_once(&bench.backend(&aws), names).await;
     assert!(read.iter().all(Result::is_ok), "{read:?}");
     for asked in aws.asked() {
-        let names: Vec<String> = serde_json::from_value(asked.body["Names"].clone()).unwrap();
+        let names: Vec<String> = serde_json::from_value(asked.json()["Names"].clone()).unwrap();
         let mut bare: Vec<&str> = names.iter().map(|name| name.split(':').next().unwrap()).collect();
         bare.dedup();
         assert_eq!(bare.len(), names.len(), "{names:?}");
@@ -243,7 +244,7 @@ async fn a_parameter_that_nobody_asked_for_is_nobodys() {
         aws.parameter("/shop/b", "b");
         let (backend, answer) = (bench.backend(&aws), Answer::json(&json!({ "Parameters": [stranger], "InvalidParameters": [] })));
         let alone = answer.clone();
-        aws.says(move |asked| (asked.body["Names"].as_array().unwrap().len() > 1).then(|| answer.clone()));
+        aws.says(move |asked| (asked.json()["Names"].as_array().unwrap().len() > 1).then(|| answer.clone()));
         let both = at_once(&backend, ["ssm/shop/a", "ssm/shop/b"].map(str::to_owned)).await;
         let values: Vec<_> = both.iter().map(|read| field(read.as_ref().unwrap(), "value")).collect();
         assert_eq!(values, ["a", "b"], "{stranger}");
@@ -260,7 +261,7 @@ async fn pins_are_asked_for_one_by_one() {
     let names = ["secretsmanager/many/0@AWSPREVIOUS", "secretsmanager/many/1@AWSPREVIOUS"].map(str::to_owned);
     assert!(at_once(&bench.backend(&aws), names).await.iter().all(Result::is_ok));
     let asked = aws.asked();
-    assert!(asked.iter().all(|asked| asked.operation == "GetSecretValue" && asked.body["VersionStage"] == "AWSPREVIOUS"));
+    assert!(asked.iter().all(|asked| asked.operation() == "GetSecretValue" && asked.json()["VersionStage"] == "AWSPREVIOUS"));
     assert_eq!(asked.len(), 2);
 }
 

@@ -59,7 +59,7 @@ async fn a_login_of_a_role_that_fails_turns_the_store_off_for_nobody() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
     aws.says(|asked| {
         let error = "<ErrorResponse><Error><Code>IDPCommunicationError</Code><Message>x</Message></Error></ErrorResponse>";
-        (asked.operation == "AssumeRoleWithWebIdentity").then(|| Answer::new(400, error))
+        (asked.operation() == "AssumeRoleWithWebIdentity").then(|| Answer::new(400, error))
     });
     let at = format!("http://{}", aws.address);
     let store = apart(&bench, [&at, &at, &at], IRSA);
@@ -84,7 +84,7 @@ async fn the_doctor_gives_each_its_own_time() {
     let (bench, aws) = (Bench::new(), Aws::start());
     aws.says(|asked| {
         let arn = "<GetCallerIdentityResult><Arn>arn:aws:iam::111122223333:user/x</Arn></GetCallerIdentityResult>";
-        (asked.operation == "GetCallerIdentity").then(|| Answer::new(200, arn))
+        (asked.operation() == "GetCallerIdentity").then(|| Answer::new(200, arn))
     });
     let silent = crate::http::tests::server::bind(0);
     let (at, nothing) = (format!("http://{}", aws.address), format!("http://{}", silent.local_addr().unwrap()));
@@ -128,7 +128,7 @@ async fn a_denial_is_one_of_a_key_only_where_aws_says_so() {
     let of_key = "User: x is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-1:111122223333:key/1";
     let of_service = "The ciphertext refers to something (Service: AWSKMS; Status Code: 400)";
     for (words, is_of_key) in [(denied, false), (of_key, true), (of_service, true), ("Access to KMS is not allowed", true)] {
-        aws.says(move |_| Some(Answer::error("AccessDeniedException", words)));
+        aws.says(move |_| Some(fake::error("AccessDeniedException", words)));
         let error = read(&backend, "secretsmanager/many/0").await.unwrap_err();
         assert_eq!(error.reason.contains("KMS key must allow"), is_of_key, "{error}");
         assert_eq!(error.reason.contains("allow secretsmanager:GetSecretValue on it"), !is_of_key, "{error}");
@@ -154,7 +154,7 @@ async fn a_wrong_key_in_files_costs_one_call_more() {
 
     let role = ", assumeRole: { role: \"arn:aws:iam::111122223333:role/secrets\" }";
     let denied = "<ErrorResponse><Error><Code>InvalidClientTokenId</Code><Message>x</Message></Error></ErrorResponse>";
-    aws.says(move |asked| (asked.operation == "AssumeRole").then(|| Answer::new(403, denied)));
+    aws.says(move |asked| (asked.operation() == "AssumeRole").then(|| Answer::new(403, denied)));
     aws.operations();
     let chained = bench.backend_with(&at, (fake::KEY.0, "another-key"), role, "");
     for (pod, calls) in [("web-0", 2), ("web-1", 1), ("web-2", 1)] {
@@ -231,7 +231,7 @@ async fn names_are_paid_for_by_who_lists_them() {
     let counted = Arc::clone(&held);
     aws.says(move |asked| {
         counted.lock().unwrap().push(seen.spent());
-        let page: usize = asked.body["NextToken"].as_str().map_or(0, |page| page.parse().unwrap());
+        let page: usize = asked.json()["NextToken"].as_str().map_or(0, |page| page.parse().unwrap());
         let names: Vec<_> = (0..100).map(|n| json!({ "Name": format!("shop/{page}-{n}-{}", "x".repeat(480)) })).collect();
         Some(Answer::json(&json!({ "SecretList": names, "NextToken": (page < 4).then(|| (page + 1).to_string()) })))
     });

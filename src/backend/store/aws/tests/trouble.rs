@@ -27,7 +27,7 @@ async fn each_code_has_its_fault_and_its_words() {
         ("ValidationException", "1 validation error detected", Fault::Invalid),
         ("SomethingNewException", "", Fault::Invalid),
     ] {
-        let error = told(Answer::error(code, words)).await;
+        let error = told(fake::error(code, words)).await;
         assert_eq!(error.fault, fault, "{code}");
         said.push(error.to_string());
     }
@@ -60,7 +60,7 @@ async fn what_parameter_store_says_has_its_fault_and_its_words() {
         ("InternalServerError", "", Fault::Unavailable),
     ] {
         let (bench, aws) = (Bench::new(), Aws::start());
-        aws.says(move |_| Some(Answer::error(code, words)));
+        aws.says(move |_| Some(fake::error(code, words)));
         let error = read(&bench.backend(&aws), "ssm/shop/a").await.unwrap_err();
         assert_eq!(error.fault, fault, "{code}");
         said.push(error.to_string());
@@ -122,11 +122,11 @@ async fn what_throttles_is_tried_again_and_then_an_outage() {
     let (backend, counted) = (bench.backend(&aws), std::sync::atomic::AtomicUsize::new(0));
     aws.says(move |_| {
         let n = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        (n < 2).then(|| Answer::error("ThrottlingException", "Rate exceeded"))
+        (n < 2).then(|| fake::error("ThrottlingException", "Rate exceeded"))
     });
     assert_eq!(field(&read(&backend, "secretsmanager/many/0").await.unwrap(), "value"), "value-0");
     assert_eq!(aws.operations().len(), 3);
-    let error = told(Answer::error("ThrottlingException", "Rate exceeded")).await;
+    let error = told(fake::error("ThrottlingException", "Rate exceeded")).await;
     assert!(error.fault.is_outage());
     insta::assert_snapshot!(error, @"amazon/secretsmanager/many/0: Secrets Manager says ThrottlingException after 3 tries: Rate exceeded (the account's quota for secretsmanager:GetSecretValue in this region is used up; kubelet tries again by itself; AWS's request id is 0e7f-request)");
 }
@@ -139,7 +139,7 @@ async fn a_wrong_clock_is_learnt_from_the_answer() {
     let aws = Aws::with_secrets(2);
     aws.says(|asked| {
         let date = asked.headers["x-amz-date"].to_str().unwrap();
-        let late = Answer::error("InvalidSignatureException", "Signature expired: 20261128T150000Z is now earlier than 20261128T155500Z");
+        let late = fake::error("InvalidSignatureException", "Signature expired: 20261128T150000Z is now earlier than 20261128T155500Z");
         (!date.starts_with("20261128T16")).then(|| late.header("date", "Sat, 28 Nov 2026 16:00:00 GMT"))
     });
     let backend = bench.backend(&aws);
@@ -170,8 +170,8 @@ async fn a_session_that_ended_is_made_again_once() {
     assert_eq!(aws.operations(), ["AssumeRole", "GetSecretValue"]);
     let counted = std::sync::atomic::AtomicUsize::new(0);
     aws.says(move |asked| {
-        let is_first = asked.operation.contains("Secret") && counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
-        is_first.then(|| Answer::error("ExpiredTokenException", "The security token included in the request is expired"))
+        let is_first = asked.operation().contains("Secret") && counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        is_first.then(|| fake::error("ExpiredTokenException", "The security token included in the request is expired"))
     });
     assert!(at_once(&backend, many(3)).await.iter().all(Result::is_ok));
     let operations = aws.operations();
@@ -211,7 +211,7 @@ async fn a_batch_with_another_secret_in_it_delivers_none_of_that() {
             let arn = format!("arn:aws:secretsmanager:eu-west-1:111122223333:secret:{name}-AbCdEf");
             json!({ "Name": name, "ARN": arn, "VersionId": "v", "SecretString": format!("of {name}") })
         };
-        (asked.operation == "BatchGetSecretValue").then(|| Answer::json(&json!({ "SecretValues": [value("many/1"), value("root")] })))
+        (asked.operation() == "BatchGetSecretValue").then(|| Answer::json(&json!({ "SecretValues": [value("many/1"), value("root")] })))
     });
     let read = at_once(&bench.backend(&aws), many(2)).await;
     assert_eq!(field(read[0].as_ref().unwrap(), "value"), "value-0", "asked for by itself");
@@ -235,13 +235,22 @@ async fn the_key_that_it_is_asked_with_is_nobodys_secret() {
 async fn awss_words_are_told_unless_the_admin_says_no() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
     let words = format!("bad key {} and \u{1b}[31mcolours\nin lines", fake::KEY.1);
-    aws.says(move |_| Some(Answer::error("ValidationException", &words)));
+    aws.says(move |_| Some(fake::error("ValidationException", &words)));
     let error = read(&bench.backend(&aws), "secretsmanager/many/0").await.unwrap_err().to_string();
     assert!(!error.contains("wJalr") && !error.contains('\u{1b}') && !error.contains('\n'), "{error}");
     assert!(error.contains("[redacted]"), "{error}");
     let silent = bench.backend_with(&format!("http://{}", aws.address), fake::KEY, "", "storeWords: false");
     let error = read(&silent, "secretsmanager/many/0").await.unwrap_err().to_string();
     insta::assert_snapshot!(error, @"amazon/secretsmanager/many/0: Secrets Manager says ValidationException (check the name and the version in the class; AWS's request id is 0e7f-request)");
+}
+
+/// A mount pays for each of its failures by its weight, and may have hundreds of them.
+#[tokio::test]
+async fn a_long_refusal_is_kept_short() {
+    for text in ["x", "\u{1f600}"] {
+        let error = told(fake::error("AccessDeniedException", &text.repeat(10_000))).await;
+        assert!(error.reason.contains(text) && error.weight() <= 4 * 1024, "{} {error}", error.weight());
+    }
 }
 
 #[tokio::test]
@@ -273,13 +282,13 @@ async fn the_doctor_looks_at_both_services_the_clock_and_the_login() {
     let bench = Bench { clock: Arc::new(ManualClock::at(now)), ..Bench::new() };
     let aws = Aws::start();
     aws.says(|asked| {
-        let answer = match asked.operation.as_str() {
+        let answer = match asked.operation().as_str() {
             "GetCallerIdentity" => Answer::new(
                 200,
                 "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::111122223333:user/keyferry</Arn></GetCallerIdentityResult>\
                  </GetCallerIdentityResponse>",
             ),
-            _ => Answer::error("MissingAuthenticationTokenException", "Missing Authentication Token"),
+            _ => fake::error("MissingAuthenticationTokenException", "Missing Authentication Token"),
         };
         Some(answer.header("date", "Sat, 28 Nov 2026 15:02:00 GMT"))
     });

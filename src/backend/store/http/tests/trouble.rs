@@ -16,6 +16,16 @@ async fn statuses_mean_what_the_configuration_says() {
     insta::assert_snapshot!(absent.fails("").await, @"NotFound: intranet/shop/db: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where Keyferry looks for it)");
 }
 
+/// A mount pays for each of its failures by its weight, and may have hundreds of them.
+#[tokio::test]
+async fn a_long_refusal_is_kept_short() {
+    for (status, text) in [(403, "x"), (403, "\u{1f600}"), (422, "\u{1f600}")] {
+        let body = serde_json::json!({ "error": text.repeat(10_000) }).to_string();
+        let refused = Bench::new(move |_| Answer::new(status, body.clone())).read("").await.unwrap_err();
+        assert!(refused.reason.contains(text) && refused.weight() <= 2 * 1024, "{} {refused}", refused.weight());
+    }
+}
+
 #[tokio::test]
 async fn only_a_get_is_tried_again() {
     let calls = Arc::new(AtomicUsize::new(0));

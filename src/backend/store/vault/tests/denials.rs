@@ -1,6 +1,7 @@
 //! 403: policy refuses, or the token is not valid any more.
 
 use super::*;
+use crate::backend::testing::server::{Answer, Server};
 
 #[tokio::test]
 async fn a_denial_costs_one_read_a_poll_and_no_login() {
@@ -66,4 +67,28 @@ async fn the_name_that_was_meant_is_told() {
     insta::assert_snapshot!(bench.read(&backend, "kv/shop/db").await.unwrap_err(), @"bao/kv/shop/db: bao refused the read: permission denied for role csi (did you mean kv/data/shop/db? kv is an engine of KV v2)");
     bench.bao.policy("shop", "path \"kv/*\" { capabilities = [\"read\"] }").await;
     insta::assert_snapshot!(bench.read(&backend, "kv/shop/db").await.unwrap_err(), @"bao/kv/shop/db: there is no such path: it is in an engine of KV v2, where secrets are read below data/ (did you mean kv/data/shop/db?)");
+}
+
+/// A mount pays for each of its failures by its weight, and may have hundreds of them.
+#[tokio::test]
+async fn a_long_denial_is_kept_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "hvs.token").unwrap();
+    let long = "p".repeat(1_000);
+    for (look_up, text) in [(200, "x"), (200, "\u{1f600}"), (500, "\u{1f600}")] {
+        let body = json!({ "errors": [text.repeat(10_000)] }).to_string();
+        let token = json!({ "data": { "ttl": 3600, "accessor": "a" } }).to_string();
+        let server = Server::plain(move |asked| match asked.path() {
+            // The first one is the login's.
+            "/v1/auth/token/lookup-self" if look_up == 200 || asked.before == 0 => Answer::new(200, token.clone()),
+            "/v1/auth/token/lookup-self" => Answer::new(look_up, body.clone()),
+            _ => Answer::new(403, body.clone()),
+        });
+        let backend = open(&server.url(), &format!("auth: {{ method: token, tokenFile: {} }}", file.display()));
+        let cx = FetchContext::new(Arc::new(verified(&web())), Arc::default(), soon());
+        let denied = fetch(&backend, &secret(&backend, &format!("kv/data/{long}")), &cx).await.unwrap_err();
+        assert_eq!(denied.fault, Fault::Denied);
+        assert!(denied.weight() <= 8 * 1024 && denied.to_string().len() <= denied.weight() + long.len(), "{} {denied}", denied.weight());
+    }
 }

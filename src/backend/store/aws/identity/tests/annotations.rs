@@ -8,7 +8,7 @@ use crate::kube::{KubeClient, KubeConfig};
 struct Scene {
     _folder: Folder,
     server: ApiServer,
-    sts: Fake,
+    sts: Server,
     identities: Arc<Identities>,
 }
 
@@ -18,8 +18,8 @@ impl Scene {
         server.service_account(folder.0.path(), "own-canary");
         let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
         let kube = KubeClient::new(KubeConfig::of(Some(host), Some(port), folder.0.path()).unwrap()).unwrap();
-        let sts = Fake::start(|_, before| Reply::key("AssumeRoleWithWebIdentity", &format!("ASIA{before}"))).await;
-        let config = config(&sts.url, "auth: { method: irsa }");
+        let sts = fake::sts();
+        let config = config(&sts.url(), "auth: { method: irsa }");
         let identities = Identities::with(&config, || Annotations::of(ANNOTATION, Ok(kube)), Arc::new(SystemClock)).unwrap();
         Self { _folder: folder, server, sts, identities: Arc::new(identities) }
     }
@@ -56,7 +56,7 @@ async fn an_annotation_names_the_role_and_is_read_once_for_all_pods() {
     running.join_all().await;
     let calls = scene.server.calls();
     assert_eq!((calls.len(), calls[0].path.as_str()), (1, "/api/v1/namespaces/shop/serviceaccounts/web"));
-    let logins = scene.sts.calls();
+    let logins = scene.sts.asked();
     assert_eq!((logins.len(), logins[0].parameter("RoleArn").unwrap()), (1, ROLE.to_owned()));
 
     key_of(&scene.identities, Some("arn:aws:iam::123456789012:role/other"), &web()).await.unwrap();
@@ -84,7 +84,7 @@ async fn an_annotation_that_gives_no_role_says_so() {
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (see that the address is that of an API server)
     NoLogin: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 500 Internal Server Error (it is overloaded, starting or stopping)
     "#);
-    assert!(scene.sts.calls().is_empty());
+    assert!(scene.sts.asked().is_empty());
     scene.server.answer(account("sa-shop-web", &role(ROLE)));
     key_of(&scene.identities, None, &web()).await.unwrap();
 
@@ -97,13 +97,12 @@ async fn an_annotation_that_gives_no_role_says_so() {
 #[tokio::test]
 async fn an_annotation_whose_role_was_refused_is_read_again() {
     let scene = Scene::new(&role("arn:aws:iam::123456789012:role/wrong")).await;
-    let sts = Fake::start(|call, before| match call.parameter("RoleArn").unwrap().as_str() {
-        ROLE => Reply::key("AssumeRoleWithWebIdentity", &format!("ASIA{before}")),
-        _ => Reply::error(403, "AccessDenied", "no"),
-    })
-    .await;
+    let sts = Server::plain(|asked| match asked.parameter("RoleArn").unwrap().as_str() {
+        ROLE => fake::key("AssumeRoleWithWebIdentity", &format!("ASIA{}", asked.before)),
+        _ => fake::error(403, "AccessDenied", "no"),
+    });
     let kube = scene.identities.annotations_of_test();
-    let identities = Identities::with(&config(&sts.url, "auth: { method: irsa }"), || kube, Arc::new(SystemClock)).unwrap();
+    let identities = Identities::with(&config(&sts.url(), "auth: { method: irsa }"), || kube, Arc::new(SystemClock)).unwrap();
     refused(&identities, None, &web()).await;
     scene.server.answer(account("sa-shop-web", &role(ROLE)));
     key_of(&identities, None, &web()).await.unwrap();
@@ -115,7 +114,7 @@ async fn an_annotation_that_changed_is_another_role_after_ten_minutes() {
     let scene = Scene::new(&role(ROLE)).await;
     let role_now = async || {
         key_of(&scene.identities, None, &web()).await.unwrap();
-        scene.sts.calls().first().map(|call| call.parameter("RoleArn").unwrap())
+        scene.sts.asked().first().map(|call| call.parameter("RoleArn").unwrap())
     };
     assert_eq!(role_now().await.as_deref(), Some(ROLE));
     let other = "arn:aws:iam::123456789012:role/other";

@@ -8,8 +8,8 @@ fn made_up(n: usize) -> String {
 
 #[tokio::test]
 async fn made_up_roles_push_out_their_own_namespaces_sessions() {
-    let sts = Fake::start(|_, before| Reply::key("AssumeRoleWithWebIdentity", &format!("ASIA{before}"))).await;
-    let identities = open(&sts.url, "auth: { method: irsa }");
+    let sts = fake::sts();
+    let identities = open(&sts.url(), "auth: { method: irsa }");
     let one = identities.session(&secret(Some(ROLE)), &cx(&web())).await.unwrap();
     let evil = pod("evil", "x", "x");
     for n in 0..MAX_SESSIONS + 50 {
@@ -27,8 +27,8 @@ async fn made_up_roles_push_out_their_own_namespaces_sessions() {
 
 #[tokio::test]
 async fn refused_roles_are_as_few() {
-    let sts = Fake::start(|_, _| Reply::error(403, "AccessDenied", "no")).await;
-    let identities = open(&sts.url, "auth: { method: irsa }");
+    let sts = Server::plain(|_| fake::error(403, "AccessDenied", "no"));
+    let identities = open(&sts.url(), "auth: { method: irsa }");
     for n in 0..MAX_SESSIONS + 50 {
         refused(&identities, Some(&made_up(n)), &pod("evil", "x", "x")).await;
     }

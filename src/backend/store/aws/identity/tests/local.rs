@@ -21,20 +21,20 @@ fn instance(url: &str) -> Arc<Identities> {
 
 #[tokio::test]
 async fn the_agent_gives_a_key_for_the_pods_token() {
-    let agent = Fake::start(|_, before| Reply::of(200, key(&format!("ASIA{before}")))).await;
-    let identities = pod_identity(&agent.url);
+    let agent = Server::plain(|asked| Answer::new(200, key(&format!("ASIA{}", asked.before))));
+    let identities = pod_identity(&agent.url());
     for n in 0..5 {
         assert_eq!(key_of(&identities, None, &pod("shop", &format!("web-{n}"), "web")).await.unwrap(), "ASIA0");
     }
-    let calls = agent.calls();
+    let calls = agent.asked();
     let call = &calls[0];
-    let said = (calls.len(), call.method.as_str(), call.path.as_str(), call.header("authorization"), call.header("accept"));
-    assert_eq!(said, (1, "GET", "/v1/credentials", Some("jwt-of-web-0-for-pods.eks.amazonaws.com"), Some("application/json")));
+    let said = (calls.len(), call.line.as_str(), call.header("authorization"), call.header("accept"));
+    assert_eq!(said, (1, "GET /v1/credentials", "jwt-of-web-0-for-pods.eks.amazonaws.com", "application/json"));
     assert!(matches!(identities.scope(&secret(None), &web()), Scope::Account(_)));
-    let apart = open("http://127.0.0.1:9", &format!("auth: {{ method: podIdentity, address: \"{}\" }}\nshare: pod", agent.url));
+    let apart = open("http://127.0.0.1:9", &format!("auth: {{ method: podIdentity, address: \"{}\" }}\nshare: pod", agent.url()));
     key_of(&apart, None, &web()).await.unwrap();
     key_of(&apart, None, &pod("shop", "web-1", "web")).await.unwrap();
-    assert_eq!(agent.calls().len(), 2, "a policy may look at the Pod itself");
+    assert_eq!(agent.asked().len(), 2, "a policy may look at the Pod itself");
 }
 
 /// Fault 6 of the AWS provider: it never tries the agent's other address.
@@ -45,16 +45,16 @@ async fn the_agent_is_asked_at_its_other_address_if_there_is_no_answer_at_the_fi
         let token = SecretBytes::new(b"a.b.c".to_vec());
         agent.log_in(&token, &web(), &SystemClock, cx(&web()).deadline).await.map(|issued| issued.credentials.id().to_owned())
     };
-    let agent = Fake::start(|_, _| Reply::of(200, key("ASIA6"))).await;
+    let agent = Server::plain(|_| Answer::new(200, key("ASIA6")));
     let nobody = "http://127.0.0.1:9";
-    assert_eq!(asked([nobody, &agent.url]).await.unwrap(), "ASIA6");
-    assert_eq!(asked([&agent.url, nobody]).await.unwrap(), "ASIA6");
+    assert_eq!(asked([nobody, &agent.url()]).await.unwrap(), "ASIA6");
+    assert_eq!(asked([&agent.url(), nobody]).await.unwrap(), "ASIA6");
     let neither = asked([nobody, "http://127.0.0.1:19"]).await.unwrap_err();
     assert!(neither.reason.contains("127.0.0.1:9: ") && neither.reason.contains("127.0.0.1:19: "), "{}", neither.reason);
-    let refusing = Fake::start(|_, _| Reply::of(404, "[1-2]: (ResourceNotFoundException): no association, fault: client")).await;
-    agent.calls();
-    assert_eq!(asked([&refusing.url, &agent.url]).await.unwrap_err().fault, Fault::Unauthenticated, "a refusal is an answer");
-    assert!(agent.calls().is_empty());
+    let refusing = Server::plain(|_| Answer::new(404, "[1-2]: (ResourceNotFoundException): no association, fault: client"));
+    agent.asked();
+    assert_eq!(asked([&refusing.url(), &agent.url()]).await.unwrap_err().fault, Fault::Unauthenticated, "a refusal is an answer");
+    assert!(agent.asked().is_empty());
 }
 
 #[tokio::test]
@@ -74,9 +74,9 @@ async fn the_agents_refusals_say_what_to_do() {
         (200, r#"{"AccessKeyId":"A","SecretAccessKey":"canary","Token":"t"}"#),
         (200, r#"{"AccessKeyId":"A","SecretAccessKey":"can ary","Token":"t","Expiration":"2099-01-01T00:00:00Z"}"#),
     ] {
-        let agent = Fake::start(move |_, _| Reply::of(status, body)).await;
-        let refusal = refused(&pod_identity(&agent.url), None, &web()).await;
-        said.push(format!("{:?}: {}", refusal.fault, refusal.reason.replace(&agent.url, "[agent]")));
+        let agent = Server::plain(move |_| Answer::new(status, body));
+        let refusal = refused(&pod_identity(&agent.url()), None, &web()).await;
+        said.push(format!("{:?}: {}", refusal.fault, refusal.reason.replace(&agent.url(), "[agent]")));
     }
     insta::assert_snapshot!(said.join("\n"), @"
     Unauthenticated: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 400: [1-2]: (AccessDeniedException): User: x is not authorized, fault: client (the node's role needs eks-auth:AssumeRoleForPodIdentity, and the association's role must trust pods.eks.amazonaws.com)
@@ -99,40 +99,39 @@ async fn the_agents_refusals_say_what_to_do() {
 
 #[tokio::test]
 async fn the_agent_is_asked_once_more_where_it_fails() {
-    let agent = Fake::start(|_, before| if before == 0 { Reply::of(500, "x") } else { Reply::of(200, key("ASIA1")) }).await;
-    assert_eq!(key_of(&pod_identity(&agent.url), None, &web()).await.unwrap(), "ASIA1");
+    let agent = Server::plain(|asked| if asked.before == 0 { Answer::new(500, "x") } else { Answer::new(200, key("ASIA1")) });
+    assert_eq!(key_of(&pod_identity(&agent.url()), None, &web()).await.unwrap(), "ASIA1");
 }
 
 /// An instance that answers like EC2, or has another answer for one path.
-async fn metadata(path: &'static str, status: u16, body: &'static str) -> Fake {
-    Fake::start(move |call, _| {
-        let path_of = call.path.trim_start_matches("/latest/meta-data/iam/security-credentials/");
+fn metadata(path: &'static str, status: u16, body: &'static str) -> Server {
+    Server::plain(move |asked| {
+        let path_of = asked.path().trim_start_matches("/latest/meta-data/iam/security-credentials/");
         match path_of {
-            _ if call.path == path || path_of == path && !path.is_empty() => Reply::of(status, body),
-            "/latest/api/token" if call.method == "PUT" && call.header("x-aws-ec2-metadata-token-ttl-seconds") == Some("60") => {
-                Reply::of(200, "tok")
+            _ if asked.path() == path || path_of == path && !path.is_empty() => Answer::new(status, body),
+            "/latest/api/token" if asked.line.starts_with("PUT ") && asked.header("x-aws-ec2-metadata-token-ttl-seconds") == "60" => {
+                Answer::new(200, "tok")
             }
-            _ if call.header("x-aws-ec2-metadata-token") != Some("tok") => Reply::of(401, ""),
-            "" => Reply::of(200, "node-role\n"),
+            _ if asked.header("x-aws-ec2-metadata-token") != "tok" => Answer::new(401, ""),
+            "" => Answer::new(200, "node-role\n"),
             "node-role" => {
                 let mut key: serde_json::Value = serde_json::from_str(&key("ASIANODE")).unwrap();
                 key["Code"] = json!("Success");
-                Reply::of(200, key.to_string())
+                Answer::new(200, key.to_string())
             }
-            _ => Reply::of(404, ""),
+            _ => Answer::new(404, ""),
         }
     })
-    .await
 }
 
 #[tokio::test]
 async fn an_instance_gives_its_roles_key_to_all_pods_once() {
-    let ec2 = metadata("nothing", 0, "").await;
-    let identities = instance(&ec2.url);
+    let ec2 = metadata("nothing", 0, "");
+    let identities = instance(&ec2.url());
     for namespace in ["shop", "bank"] {
         assert_eq!(key_of(&identities, None, &pod(namespace, "web-0", "web")).await.unwrap(), "ASIANODE");
     }
-    assert_eq!(ec2.calls().len(), 3);
+    assert_eq!(ec2.asked().len(), 3);
     assert_eq!(identities.scope(&secret(None), &web()), Scope::Node);
     let session = identities.session(&secret(None), &cx(&web())).await.unwrap();
     assert!(identities.is_in(&session, &answer("secret-of-ASIANODE"), cx(&web()).deadline).await);
@@ -153,9 +152,9 @@ async fn an_instance_without_a_role_says_so() {
         ("node-role", 200, r#"{"Code":"AssumeRoleUnauthorizedAccess","Message":"EC2 cannot assume the role"}"#),
         ("node-role", 200, "<html>"),
     ] {
-        let ec2 = metadata(path, status, body).await;
-        let refusal = refused(&instance(&ec2.url), None, &web()).await;
-        said.push(format!("{:?}: {}", refusal.fault, refusal.reason.replace(&ec2.url, "[ec2]")));
+        let ec2 = metadata(path, status, body);
+        let refusal = refused(&instance(&ec2.url()), None, &web()).await;
+        said.push(format!("{:?}: {}", refusal.fault, refusal.reason.replace(&ec2.url(), "[ec2]")));
     }
     insta::assert_snapshot!(said.join("\n"), @r#"
     Unauthenticated: the instance's metadata service, [ec2]: it answered 403 Forbidden (the instance's metadata service is turned off: check its metadata options)
@@ -173,11 +172,11 @@ async fn an_instance_without_a_role_says_so() {
 /// With a hop limit of 1 a Pod gets no answer at all.
 #[tokio::test]
 async fn an_instance_that_is_silent_is_given_two_seconds() {
-    let ec2 = Fake::start(|_, _| Reply::of(200, "x").after(Duration::from_mins(1))).await;
+    let ec2 = Server::plain(|_| Answer::new(200, "x").after(Duration::from_mins(1)));
     let began = Instant::now();
-    let refusal = refused(&instance(&ec2.url), None, &web()).await;
+    let refusal = refused(&instance(&ec2.url()), None, &web()).await;
     assert!((2_000..3_500).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     assert_eq!(refusal.fault, Fault::Unavailable);
     assert!(refusal.reason.contains("hop limit"), "{}", refusal.reason);
-    assert_eq!(ec2.calls().len(), 2);
+    assert_eq!(ec2.asked().len(), 2);
 }

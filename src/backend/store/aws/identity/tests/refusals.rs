@@ -1,3 +1,4 @@
+use super::sts::Becoming;
 use super::*;
 use crate::backend::store::aws::credentials::Credentials;
 
@@ -5,9 +6,9 @@ const IRSA: &str = "auth: { method: irsa }";
 
 /// One login, with the same answer each time.
 async fn told(status: u16, code: &'static str, message: &'static str) -> (Refusal, usize) {
-    let sts = Fake::start(move |_, _| Reply::error(status, code, message)).await;
-    let refusal = refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await;
-    (Refusal { reason: refusal.reason.replace(&sts.url, "[sts]"), ..refusal }, sts.calls().len())
+    let sts = Server::plain(move |_| fake::error(status, code, message));
+    let refusal = refused(&open(&sts.url(), IRSA), Some(ROLE), &web()).await;
+    (Refusal { reason: refusal.reason.replace(&sts.url(), "[sts]"), ..refusal }, sts.asked().len())
 }
 
 #[tokio::test]
@@ -60,20 +61,19 @@ async fn what_passes_is_no_refusal() {
 async fn once_is_forgiven() {
     for (status, code) in [(400, "InvalidIdentityToken"), (400, "IDPCommunicationError"), (400, "Throttling"), (503, "ServiceUnavailable")]
     {
-        let sts = Fake::start(move |_, before| match before {
-            0 => Reply::error(status, code, "not now"),
-            _ => Reply::key("AssumeRoleWithWebIdentity", "ASIA1"),
-        })
-        .await;
-        assert_eq!(key_of(&open(&sts.url, IRSA), Some(ROLE), &web()).await.unwrap(), "ASIA1", "{code}");
+        let sts = Server::plain(move |asked| match asked.before {
+            0 => fake::error(status, code, "not now"),
+            _ => fake::key("AssumeRoleWithWebIdentity", "ASIA1"),
+        });
+        assert_eq!(key_of(&open(&sts.url(), IRSA), Some(ROLE), &web()).await.unwrap(), "ASIA1", "{code}");
     }
 }
 
 /// There was no time to find out whether the trouble passes.
 #[tokio::test]
 async fn what_may_pass_is_no_refusal_if_there_is_no_time() {
-    let sts = Fake::start(|_, _| Reply::error(400, "InvalidIdentityToken", "x").after(Duration::from_millis(400))).await;
-    let identities = open(&sts.url, IRSA);
+    let sts = Server::plain(|_| fake::error(400, "InvalidIdentityToken", "x").after(Duration::from_millis(400)));
+    let identities = open(&sts.url(), IRSA);
     let cx = FetchContext { deadline: Instant::now() + Duration::from_millis(401), ..cx(&web()) };
     let refusal = identities.session(&secret(Some(ROLE)), &cx).await.unwrap_err();
     assert!(matches!(refusal.fault, Fault::NoLogin | Fault::TimedOut), "{refusal:?}");
@@ -94,11 +94,11 @@ async fn an_answer_that_is_none_of_stss_is_not_a_login() {
         "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>canary</SecretAccessKey><SessionToken>t</SessionToken>\
          <Expiration>soon</Expiration></Credentials>",
     ] {
-        let sts = Fake::start(move |_, _| Reply::of(200, body)).await;
-        assert_eq!(refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await.fault, Fault::Unhelpful, "{body}");
+        let sts = Server::plain(move |_| Answer::new(200, body));
+        assert_eq!(refused(&open(&sts.url(), IRSA), Some(ROLE), &web()).await.fault, Fault::Unhelpful, "{body}");
     }
-    let sts = Fake::start(|_, _| Reply::of(200, "x".repeat(MAX_ANSWER + 1))).await;
-    assert_eq!(refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await.fault, Fault::TooLarge);
+    let sts = Server::plain(|_| Answer::new(200, "x".repeat(MAX_ANSWER + 1)));
+    assert_eq!(refused(&open(&sts.url(), IRSA), Some(ROLE), &web()).await.fault, Fault::TooLarge);
 }
 
 #[tokio::test]
@@ -111,8 +111,8 @@ async fn nothing_there_is_unavailable_and_a_missing_token_is_named() {
 
 #[tokio::test]
 async fn a_refusal_is_asked_for_once_by_a_mount_of_many_objects() {
-    let sts = Fake::start(|_, _| Reply::error(403, "AccessDenied", "no").after(Duration::from_millis(20))).await;
-    let identities = open(&sts.url, IRSA);
+    let sts = Server::plain(|_| fake::error(403, "AccessDenied", "no").after(Duration::from_millis(20)));
+    let identities = open(&sts.url(), IRSA);
     let mut running = JoinSet::new();
     for _ in 0..64 {
         let identities = Arc::clone(&identities);
@@ -122,30 +122,30 @@ async fn a_refusal_is_asked_for_once_by_a_mount_of_many_objects() {
     for _ in 0..64 {
         refused(&identities, Some(ROLE), &web()).await;
     }
-    assert_eq!(sts.calls().len(), 1);
+    assert_eq!(sts.asked().len(), 1);
 }
 
 /// AWS refuses a signature because of our clock: Keyferry learns AWS's time from the answer, once.
 #[tokio::test]
 async fn a_clock_that_is_wrong_is_learnt() {
     let folder = Folder::new();
-    let sts = Fake::start(|call, _| {
-        let signed = call.header("x-amz-date").unwrap();
+    let sts = Server::plain(|asked| {
+        let signed = asked.header("x-amz-date");
         if signed.starts_with("20300101T1200") {
-            return Reply::key("AssumeRole", "ASIA1");
+            return fake::key("AssumeRole", "ASIA1");
         }
-        Reply::error(403, "SignatureDoesNotMatch", "Signature expired: x is now earlier than y").at("Tue, 01 Jan 2030 12:00:05 GMT")
-    })
-    .await;
+        fake::error(403, "SignatureDoesNotMatch", "Signature expired: x is now earlier than y")
+            .header("date", "Tue, 01 Jan 2030 12:00:05 GMT")
+    });
     let keys = folder.keys("AKIAOWN", "own-secret-access-key");
-    let identities = open(&sts.url, &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
+    let identities = open(&sts.url(), &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
     assert_eq!(key_of(&identities, None, &web()).await.unwrap(), "ASIA1");
-    assert_eq!(sts.calls().len(), 2);
+    assert_eq!(sts.asked().len(), 2);
 
-    let wrong = Fake::start(|_, _| Reply::error(403, "SignatureDoesNotMatch", "no")).await;
-    let identities = open(&wrong.url, &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
+    let wrong = Server::plain(|_| fake::error(403, "SignatureDoesNotMatch", "no"));
+    let identities = open(&wrong.url(), &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
     assert_eq!(refused(&identities, None, &web()).await.fault, Fault::Unauthenticated, "a wrong key is one");
-    assert_eq!(wrong.calls().len(), 1);
+    assert_eq!(wrong.asked().len(), 1);
 }
 
 /// The daemon's own key expires in the middle: Keyferry reads it again, and assumes the role once more.
@@ -153,19 +153,18 @@ async fn a_clock_that_is_wrong_is_learnt() {
 async fn a_role_is_assumed_once_more_if_the_first_key_is_none_any_more() {
     let folder = Folder::new();
     let keys = folder.keys("AKIAOLD", "old-secret-access-key");
-    let sts = Fake::start(|call, _| {
-        if call.header("authorization").unwrap().contains("AKIANEW") {
-            return Reply::key("AssumeRole", "ASIA1");
+    let sts = Server::plain(|asked| {
+        if asked.header("authorization").contains("AKIANEW") {
+            return fake::key("AssumeRole", "ASIA1");
         }
-        Reply::error(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
-    })
-    .await;
-    let identities = open(&sts.url, &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
+        fake::error(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
+    });
+    let identities = open(&sts.url(), &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
     identities.own(cx(&web()).deadline).await.unwrap();
     folder.file("id", "AKIANEW");
     assert_eq!(key_of(&identities, None, &web()).await.unwrap(), "ASIA1");
     folder.file("id", "AKIAWRONG");
-    let fresh = open(&sts.url, &format!("{}, assumeRole: {{ role: \"{ROLE}\" }} }}", folder.keys("AKIAWRONG", "x-secret")));
+    let fresh = open(&sts.url(), &format!("{}, assumeRole: {{ role: \"{ROLE}\" }} }}", folder.keys("AKIAWRONG", "x-secret")));
     assert!(refused(&fresh, None, &web()).await.reason.contains("is the key in the files of `auth` the right one"));
 }
 
@@ -173,8 +172,8 @@ async fn a_role_is_assumed_once_more_if_the_first_key_is_none_any_more() {
 #[tokio::test]
 async fn what_a_proxy_says_is_not_said_in_awss_name() {
     for body in ["<html>blocked</html>", "", "{}"] {
-        let sts = Fake::start(move |_, _| Reply::of(403, body)).await;
-        let refusal = refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await;
+        let sts = Server::plain(move |_| Answer::new(403, body));
+        let refusal = refused(&open(&sts.url(), IRSA), Some(ROLE), &web()).await;
         assert_eq!(refusal.fault, Fault::Unhelpful);
         assert_eq!(
             refusal.reason,
@@ -186,8 +185,8 @@ async fn what_a_proxy_says_is_not_said_in_awss_name() {
 /// A namespace chooses its role by the class or by an annotation, but cannot choose what the configuration sets.
 #[tokio::test]
 async fn what_nobody_can_say_of_a_role_is_the_stores_trouble_where_the_configuration_names_it() {
-    let sts = Fake::start(|_, _| Reply::error(400, "IDPCommunicationError", "x")).await;
-    let fixed = open(&sts.url, &format!("auth: {{ method: irsa, role: \"{ROLE}\" }}"));
+    let sts = Server::plain(|_| fake::error(400, "IDPCommunicationError", "x"));
+    let fixed = open(&sts.url(), &format!("auth: {{ method: irsa, role: \"{ROLE}\" }}"));
     assert_eq!(refused(&fixed, None, &web()).await.fault, Fault::Unavailable);
     assert_eq!(refused(&fixed, Some("arn:aws:iam::999999999999:role/x"), &web()).await.fault, Fault::NoLogin);
 }
@@ -195,19 +194,18 @@ async fn what_nobody_can_say_of_a_role_is_the_stores_trouble_where_the_configura
 /// Two calls are refused together: one finds out how far the clock is wrong, and the other uses that.
 #[tokio::test]
 async fn calls_that_are_refused_together_learn_the_clock_together() {
-    let sts = Fake::start(|call, _| {
-        if call.header("x-amz-date").unwrap().starts_with("20300101T1200") {
-            return Reply::key("AssumeRole", "ASIA1");
+    let sts = Server::plain(|asked| {
+        if asked.header("x-amz-date").starts_with("20300101T1200") {
+            return fake::key("AssumeRole", "ASIA1");
         }
-        let late = Reply::error(403, "SignatureDoesNotMatch", "Signature expired").at("Tue, 01 Jan 2030 12:00:05 GMT");
+        let late = fake::error(403, "SignatureDoesNotMatch", "Signature expired").header("date", "Tue, 01 Jan 2030 12:00:05 GMT");
         late.after(Duration::from_millis(200))
-    })
-    .await;
-    let identities = open(&sts.url, IRSA);
+    });
+    let identities = open(&sts.url(), IRSA);
     let key = Credentials::new("AKIAEXAMPLE".into(), zeroize::Zeroizing::new("secret-access-key".into()), None, None).unwrap();
     let becoming = Becoming { role: ROLE, session: "x", external_id: None };
     let assume = || identities.sts.assume(becoming, &key, cx(&web()).deadline);
     let (one, other) = tokio::join!(assume(), assume());
     assert!(one.is_ok() && other.is_ok());
-    assert_eq!(sts.calls().len(), 4, "each twice");
+    assert_eq!(sts.asked().len(), 4, "each twice");
 }
