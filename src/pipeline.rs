@@ -574,12 +574,12 @@ impl Pipeline {
     async fn fetch(&self, plan: &Plan, permits: &Permits, terms: &Terms) -> Result<Found, Missed> {
         let (found, failures) = self.fetch_each(plan, permits, terms, Vec::new()).await?;
         let fatal = plan.asked().filter_map(|(object, place)| {
-            let error: &BackendError = failures.get(&place)?;
+            let error = failures.get(&place)?;
             let excused = error.fault == Fault::NotFound && object.may_lack(place);
-            (!excused).then(|| FetchFailure { label: object.label(), error: error.clone() })
+            (!excused).then(|| FetchFailure { label: object.label(), error: Arc::clone(error) })
         });
         let fatal: Vec<_> = fatal.collect();
-        if fatal.is_empty() { Ok(found) } else { Err(Missed::Failed(MountError::Fetch(fatal))) }
+        if fatal.is_empty() { Ok(found) } else { Err(Missed::Failed(MountError::of_fetch(fatal))) }
     }
 
     /// `known`: secrets that need no fetch, by their place in the plan; `None`: the secret is absent.
@@ -589,7 +589,7 @@ impl Pipeline {
         permits: &Permits,
         terms: &Terms,
         known: Vec<(usize, Option<Fetched>)>,
-    ) -> Result<(Found, HashMap<usize, BackendError>), Missed> {
+    ) -> Result<(Found, HashMap<usize, Arc<BackendError>>), Missed> {
         let mut found = Found { secrets: self.backends.recall(permits, terms), ..Found::default() };
         let absent: Vec<usize> = known.iter().filter(|(_, fetched)| fetched.is_none()).map(|(place, _)| *place).collect();
         for (place, fetched) in known {
@@ -616,7 +616,7 @@ impl Pipeline {
         permits: &Permits,
         terms: &Terms,
         found: &mut Found,
-        failures: &mut HashMap<usize, BackendError>,
+        failures: &mut HashMap<usize, Arc<BackendError>>,
     ) -> Result<(), Missed> {
         if places.is_empty() {
             return Ok(());
@@ -641,7 +641,7 @@ impl Pipeline {
                     if found.kept_back.is_none() {
                         found.paid.extend(pay(terms, error.weight())?);
                     }
-                    failures.insert(place, error);
+                    failures.insert(place, Arc::new(error));
                 }
             }
         }

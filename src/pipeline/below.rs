@@ -90,7 +90,7 @@ impl Pipeline {
             }
             let is_gone = |failure: &FetchFailure| failure.error.fault == Fault::NotFound;
             if is_last || !failures.iter().all(is_gone) {
-                return Err(Missed::Failed(MountError::Fetch(failures)));
+                return Err(Missed::Failed(MountError::of_fetch(failures)));
             }
             listing.fresh = Some(Duration::ZERO);
         }
@@ -140,7 +140,7 @@ impl Search<'_> {
 
     /// A folder that disappeared between two listings has nothing in it. Every other failure belongs to all objects of the prefix; the
     /// names that the store denies are not reported.
-    fn check_listed(&self, level: &Level, failed: &HashMap<usize, BackendError>) -> Result<(), Missed> {
+    fn check_listed(&self, level: &Level, failed: &HashMap<usize, Arc<BackendError>>) -> Result<(), Missed> {
         let mut told = Vec::new();
         for (folder, place) in level.folders.iter().zip(&level.places) {
             let Some(error) = failed.get(place) else { continue };
@@ -148,19 +148,19 @@ impl Search<'_> {
             let objects = || root.objects.iter().map(|object| &self.plan.objects[*object]);
             if error.fault == Fault::NotFound {
                 let needing = objects().filter(|object| folder.is_prefix() && !object.optional);
-                told.extend(needing.map(|object| FetchFailure { label: object.label(), error: error.clone() }));
+                told.extend(needing.map(|object| FetchFailure { label: object.label(), error: Arc::clone(error) }));
                 continue;
             }
-            let mut error = error.clone();
+            let mut error = Arc::clone(error);
             if error.fault == Fault::Denied && !folder.is_prefix() {
-                error.secret = Some(self.plan.secrets[root.place].name.clone());
-                error.reason =
-                    String::from("the store refuses to list a folder below it (let the role list it, or leave it out with `exclude`)");
-                error.source = None;
+                let reason =
+                    "the store refuses to list a folder below it (let the role list it, or leave it out with `exclude`)".to_owned();
+                let secret = Some(self.plan.secrets[root.place].name.clone());
+                error = Arc::new(BackendError { secret, reason, source: None, ..(*error).clone() });
             }
-            told.extend(objects().map(|object| FetchFailure { label: object.label(), error: error.clone() }));
+            told.extend(objects().map(|object| FetchFailure { label: object.label(), error: Arc::clone(&error) }));
         }
-        if told.is_empty() { Ok(()) } else { Err(Missed::Failed(MountError::Fetch(told))) }
+        if told.is_empty() { Ok(()) } else { Err(Missed::Failed(MountError::of_fetch(told))) }
     }
 
     /// What the objects ask for in these folders, each with its root.
@@ -253,7 +253,7 @@ impl Search<'_> {
         let spent = self.means.purse.spend(texts + objects + names.min(limit) * SECRET)?;
         let (of, steps, configured) = (Arc::clone(self.plan), Arc::clone(&self.means.steps), self.pipeline.backends.catalogue());
         let put = self.work(texts, move || whole::put_in(&of, &roots, &configured, limit, &steps)).await?;
-        Ok((put.map_err(|failures| Missed::Failed(MountError::Fetch(failures)))?, spent))
+        Ok((put.map_err(|failures| Missed::Failed(MountError::of_fetch(failures)))?, spent))
     }
 
     /// Work on this many bytes of names, for each pattern that they are compared with.
@@ -280,10 +280,10 @@ impl Search<'_> {
     /// Each object of these prefixes.
     fn all_failed(&self, these: impl IntoIterator<Item = usize>, unlisted: &Unlisted) -> Missed {
         let each = these.into_iter().map(|root| &self.roots[root]).flat_map(|root| {
-            let error = unlisted.of(&self.plan.secrets[root.place]);
-            root.objects.iter().map(move |object| FetchFailure { label: self.plan.objects[*object].label(), error: error.clone() })
+            let error = Arc::new(unlisted.of(&self.plan.secrets[root.place]));
+            root.objects.iter().map(move |object| FetchFailure { label: self.plan.objects[*object].label(), error: Arc::clone(&error) })
         });
-        Missed::Failed(MountError::Fetch(each.collect()))
+        Missed::Failed(MountError::of_fetch(each.collect()))
     }
 }
 
@@ -326,17 +326,17 @@ fn refused<'o>(plan: &Plan, denied: impl Iterator<Item = (&'o Object, Vec<&'o De
 }
 
 /// The failures that no object allows. Below a prefix, the names that the store denies are not reported.
-fn told(plan: &Plan, failed: &HashMap<usize, BackendError>) -> Vec<FetchFailure> {
+fn told(plan: &Plan, failed: &HashMap<usize, Arc<BackendError>>) -> Vec<FetchFailure> {
     let mut told = Vec::new();
     for object in &plan.objects {
         let is_found = |place: usize| object.below.is_some() && place != object.secret;
-        let mut denied: Option<(&BackendError, usize)> = None;
+        let mut denied: Option<(&Arc<BackendError>, usize)> = None;
         for place in object.secrets() {
             let Some(error) = failed.get(&place) else { continue };
             if error.fault == Fault::Denied && is_found(place) {
                 denied = Some((error, denied.map_or(0, |(_, count)| count) + 1));
             } else if error.fault != Fault::NotFound || !object.may_lack(place) {
-                told.push(FetchFailure { label: object.label(), error: error.clone() });
+                told.push(FetchFailure { label: object.label(), error: Arc::clone(error) });
             }
         }
         if let Some((error, count)) = denied {
@@ -344,8 +344,8 @@ fn told(plan: &Plan, failed: &HashMap<usize, BackendError>) -> Vec<FetchFailure>
                 "the store denies {count} of the {} secrets below it (let the role read them, or leave them out with `exclude`)",
                 object.parts.len()
             );
-            let error = BackendError { secret: Some(plan.secret(object).name.clone()), reason, source: None, ..error.clone() };
-            told.push(FetchFailure { label: object.label(), error });
+            let error = BackendError { secret: Some(plan.secret(object).name.clone()), reason, source: None, ..(**error).clone() };
+            told.push(FetchFailure { label: object.label(), error: Arc::new(error) });
         }
     }
     told

@@ -1,6 +1,7 @@
 //! Why a mount failed: one variant per step. Its `Display` is the message that a user reads in `kubectl describe pod`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::time::Duration;
 
@@ -46,10 +47,20 @@ pub enum MountError {
 #[derive(Debug)]
 pub struct FetchFailure {
     pub label: Label,
-    pub error: BackendError,
+    /// Many objects may ask for one secret.
+    pub error: Arc<BackendError>,
 }
 
 impl MountError {
+    /// The mount has paid for all errors, and pays no more once it has ended. So only those that a message can show are kept until it is sent;
+    /// the other failures keep their objects.
+    pub fn of_fetch(mut failures: Vec<FetchFailure>) -> Self {
+        if let Some((shown, others)) = failures.split_at_mut_checked(MAX_FAULTS) {
+            others.iter_mut().for_each(|other| other.error = Arc::clone(&shown[0].error));
+        }
+        Self::Fetch(failures)
+    }
+
     /// The code of the first fault.
     pub fn code(&self) -> Code {
         match self {
@@ -72,8 +83,9 @@ impl MountError {
     pub fn in_full(&self) -> String {
         match self {
             Self::Fetch(failures) => {
-                let parts: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.label, failure.error.in_full())).collect();
-                bounded(self.code(), &parts, 0)
+                let shown = failures.iter().take(MAX_FAULTS);
+                let parts: Vec<_> = shown.map(|failure| format!("{}: {}", failure.label, failure.error.in_full())).collect();
+                bounded(self.code(), &parts, failures.len() - parts.len())
             }
             Self::Audit(_)
             | Self::Class(_)
@@ -198,6 +210,7 @@ impl fmt::Display for FetchFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Fault;
 
     fn faults(count: usize, length: usize) -> MountError {
         let fault = |n| RequestFault { key: format!("key{n}"), problem: "ü".repeat(length / 2), code: Code::InvalidRequest };
@@ -227,6 +240,27 @@ mod tests {
         assert!(told < 64 && message.len() <= MAX_MESSAGE && message.ends_with(&format!("; ... and {} more", 70_000 - told)), "{message}");
         let message = faults(70, 2).to_string();
         assert!(message.ends_with("; key63: ü; ... and 6 more"), "{message}");
+    }
+
+    #[test]
+    fn errors_that_no_message_shows_are_gone() {
+        let mut errors = Vec::new();
+        let failures = (0..512).map(|index| {
+            let (backend, reason) = ("bao".parse().unwrap(), format!("reason {index} {}", "x".repeat(20)));
+            let error = BackendError { fault: Fault::Denied, backend, secret: None, reason, retry_after: None, source: None };
+            let error = Arc::new(error);
+            errors.push(Arc::downgrade(&error));
+            FetchFailure { label: Label { index, path: format!("f{index}") }, error }
+        });
+        let error = MountError::of_fetch(failures.collect());
+        assert_eq!(errors.iter().filter(|error| error.strong_count() > 0).count(), MAX_FAULTS);
+        for message in [error.to_string(), error.in_full()] {
+            let told = message.matches("reason ").count();
+            assert!(told > 20 && message.ends_with(&format!("; ... and {} more", 512 - told)), "{message}");
+            assert!(message.contains("(f9): ") && message.contains("reason 9 "), "{message}");
+        }
+        let MountError::Fetch(failures) = error else { panic!("{error}") };
+        assert!(failures.iter().map(|failure| failure.label.index).eq(0..512), "the audit has each object");
     }
 
     #[test]

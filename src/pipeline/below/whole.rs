@@ -1,7 +1,7 @@
 //! The plan of one mount: the class's plan, with everything that was found.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::super::FetchFailure;
 use super::folders::Root;
@@ -24,7 +24,7 @@ pub(super) fn put_in(plan: &Plan, roots: &[Root], configured: &Configured, limit
     let (mut failures, mut parts) = (Vec::new(), 0);
     for root in roots {
         let folder = &plan.secrets[root.place];
-        let mut fail = |label: Label, unlisted: &Unlisted| failures.push(FetchFailure { label, error: unlisted.of(folder) });
+        let mut fail = |label: Label, unlisted: &Unlisted| failures.push(FetchFailure { label, error: Arc::new(unlisted.of(folder)) });
         for at in &root.objects {
             let object = &mut objects[*at];
             let place = |name: &str| {
