@@ -26,8 +26,8 @@ use crate::gathered::Prehashed;
 use crate::identity::{Attest, Attested};
 use crate::memo::Memo;
 use crate::model::{
-    FaultList, Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, SecretRef, Tenant, Verb,
-    Version,
+    FaultList, Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, SecretRef,
+    Tenant, Verb, Version,
 };
 use crate::policy::{Granted, Permits, Policy};
 use crate::render::{self, RenderLimits, Rendered};
