@@ -179,7 +179,7 @@ fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
         }
         () if !asked.args.is_empty() => problem("args", "mean nothing to AWS, whose secrets are asked for by name alone".to_owned()),
         () if asked.lease != LeaseFor::Pod => problem("lease", "means nothing to AWS, which gives no leases".to_owned()),
-        () if is_folder && asked.version.is_some() => problem("version", "goes with one secret, not with `prefix`".to_owned()),
+        () if is_folder && asked.version.is_some() => problem("version", "works only with one secret, not with `prefix`".to_owned()),
         () => Ok(()),
     }
 }
