@@ -47,7 +47,7 @@ deny: .venv/ready
 manifests: $(KUBERNETES_TOOLS) .tools/actionlint/actionlint
 	sh tests/validate-manifests.sh
 
-tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/prometheus/ready $(KUBERNETES_TOOLS)
+tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/prometheus/ready .tools/zsh/ready $(KUBERNETES_TOOLS)
 
 # An independent gRPC client, in place of drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
@@ -77,6 +77,11 @@ chart: tools ## writes the parts of the Helm chart that are made of other files
 # proxy would take all of its service discovery along.
 .tools/prometheus/ready: tests/install-program.sh
 	sh tests/install-program.sh promtool prometheus .tools/prometheus
+	touch $@
+
+# zsh, into which a test pastes the README: used where it is installed, otherwise Debian's build of it as one file.
+.tools/zsh/ready: tests/install-program.sh
+	sh tests/install-program.sh zsh zsh-static .tools/zsh zsh-static
 	touch $@
 
 # The linter of .github/workflows.

@@ -172,11 +172,11 @@ impl KubeClient {
                 "name a file with PEM certificates".to_owned()
             }
             HttpError::Certificate(fault) => fault.remedy().to_owned(),
-            HttpError::Connect(_) => "see that the server is up, and that network policies let the daemon out to it".to_owned(),
+            HttpError::Connect(_) => "check that the server is up, and that network policies let the daemon out to it".to_owned(),
             HttpError::Proxy(_) => "check the proxy, or name this host in NO_PROXY".to_owned(),
             HttpError::Coded { .. } => "check what is between the daemon and the server".to_owned(),
             HttpError::Redirect { .. } | HttpError::Request(_) | HttpError::Tls(_) | HttpError::TooLarge { .. } => {
-                "see that the address is the right one".to_owned()
+                "check that the address is the right one".to_owned()
             }
         };
         let is_late = matches!(error, HttpError::TimedOut);
@@ -189,7 +189,7 @@ impl KubeClient {
             StatusCode::OK | StatusCode::CREATED => {
                 let charset = foreign_charset(answer.headers());
                 let fault = |charset| {
-                    (format!("its answer has the charset {charset}: JSON is UTF-8"), "see that the address is the right one".to_owned())
+                    (format!("its answer has the charset {charset}: JSON is UTF-8"), "check that the address is the right one".to_owned())
                 };
                 return charset.map_or_else(|| Ok(answer.into_body()), |charset| Err(fault(charset)));
             }
@@ -203,9 +203,9 @@ impl KubeClient {
                 None => "it needs to know who asks: name a file with a token".to_owned(),
             },
             StatusCode::FORBIDDEN => right.to_owned(),
-            StatusCode::NOT_FOUND => "see that the address is the right one".to_owned(),
+            StatusCode::NOT_FOUND => "check that the address is the right one".to_owned(),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => AGAIN.to_owned(),
-            _ => "see that the address is that of an API server".to_owned(),
+            _ => "check that the address is that of an API server".to_owned(),
         };
         Err((format!("it answered {}", answer.status()), remedy))
     }

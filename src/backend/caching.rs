@@ -33,11 +33,13 @@ impl CacheTimes {
     /// Reads `fresh` and `stale`; the caller ends the reading with [`Reader::finish`].
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
         let fresh = reader.parsed("fresh", faults, |text| match parse_duration(text)? {
-            long if long > LONGEST_FRESH => Err(format!("{text:?} is over 24h: a changed secret would not be seen for so long")),
+            long if long > LONGEST_FRESH => {
+                Err(format!("{text:?} is more than 24h: for so long nobody would see a changed secret (write at most 24h)"))
+            }
             duration => Ok(duration),
         });
         let stale = reader.parsed("stale", faults, |text| match parse_duration(text)? {
-            long if long > LONGEST_STALE => Err(format!("{text:?} is over 720h (30 days): write less")),
+            long if long > LONGEST_STALE => Err(format!("{text:?} is more than 720h, which is 30 days (write less)")),
             duration => Ok(duration),
         });
         Self { fresh, stale }
@@ -89,9 +91,9 @@ mod tests {
 
     #[test]
     fn each_fault_says_what_to_do() {
-        insta::assert_snapshot!(read("cache:\n  stale: 721h\n").unwrap_err(), @r#"2: backends.bao.cache.stale: "721h" is over 720h (30 days): write less"#);
+        insta::assert_snapshot!(read("cache:\n  stale: 721h\n").unwrap_err(), @r#"2: backends.bao.cache.stale: "721h" is more than 720h, which is 30 days (write less)"#);
         insta::assert_snapshot!(read("cache:\n  fresh: 2d\n  stale: soon\n  frehs: 1m\n").unwrap_err(), @r#"
-        2: backends.bao.cache.fresh: "2d" is over 24h: a changed secret would not be seen for so long
+        2: backends.bao.cache.fresh: "2d" is more than 24h: for so long nobody would see a changed secret (write at most 24h)
         3: backends.bao.cache.stale: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
         4: backends.bao.cache.frehs: is not a known key (did you mean `fresh`?)
         "#);

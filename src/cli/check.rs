@@ -205,8 +205,9 @@ fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report
     let configured = config.map(Config::configured);
     let catalogue: &dyn Catalogue = configured.as_ref().map_or(&Anything, |configured| configured);
     let Limits { objects, class_bytes, files, .. } = config.map_or_else(Limits::default, |config| config.limits);
-    let limits =
-        ClassLimits { objects, files, bytes: class_bytes, owners: config.is_some_and(|config| config.delivery == DeliveryMode::Provider) };
+    // Without a configuration nobody knows who writes the files: `Judge::note_owner` says so.
+    let owners = config.is_none_or(|config| config.delivery == DeliveryMode::Provider);
+    let limits = ClassLimits { objects, files, bytes: class_bytes, owners };
     let pod = args.account.as_ref().map(|account| Arc::new(account.pod()));
     let mut judge = Judge {
         catalogue,

@@ -168,7 +168,7 @@ events: { enabled: yes }
     keyferry.yaml:17:16: log.format: "xml" is not a log format (write json or text)
     keyferry.yaml:17:28: log.level: "loud" is not a log level (write error, warn, info, debug or trace)
     keyferry.yaml:18:17: cache.fresh: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
-    keyferry.yaml:18:31: cache.sealed.dir: is missing (the folder that stays over restarts, such as /var/lib/keyferry/cache)
+    keyferry.yaml:18:31: cache.sealed.dir: is missing (a folder that is still there after a restart, such as /var/lib/keyferry/cache)
     keyferry.yaml:18:31: cache.sealed.key: is missing (the file of 32 bytes that encrypts it, such as /etc/keyferry/cache.key, or a list of such)
     keyferry.yaml:19:20: events.enabled: must be true or false (write one of them, without quotes)
     "#);

@@ -93,7 +93,7 @@ impl CertificateFault {
             }
             CertificateProblem::Authority { is_own: false } => "issue the server a certificate with CA:FALSE",
             CertificateProblem::Expired => "renew the server's certificate",
-            CertificateProblem::NotYetValid => "see that this node's clock is right",
+            CertificateProblem::NotYetValid => "check that this node's clock is right",
             CertificateProblem::Other(_) => "give the server another certificate",
             CertificateProblem::OtherName => "use an address that it is for, or name the server that it is for",
             CertificateProblem::Nameless => "issue the server a certificate with a subjectAltName",

@@ -149,7 +149,7 @@ fn refusal(alert: &str) -> String {
         | "DecryptError"
         | "UnknownCA"
         | "UnsupportedCertificate" => "it does not take the client certificate",
-        "UnrecognisedName" => "it serves no such server name",
+        "UnrecognisedName" => "it has no certificate for that server name",
         "HandshakeFailure" | "InsufficientSecurity" | "ProtocolVersion" => {
             "it does not speak TLS as Keyferry does (1.2 or 1.3 with modern ciphers), or needs a client certificate"
         }

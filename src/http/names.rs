@@ -70,7 +70,7 @@ impl Service<Name> for Names {
         let Self { threads, tenant } = self.clone();
         Box::pin(async move {
             let hangs =
-                || io::Error::new(io::ErrorKind::TimedOut, "other names are still being looked up (see that the name server answers)");
+                || io::Error::new(io::ErrorKind::TimedOut, "other names are still being looked up (check that the name server answers)");
             let turn = threads.take(&tenant, Instant::now() + PATIENCE).await.ok_or_else(hangs)?;
             let found = spawn_blocking(move || {
                 // Held until the look-up has really ended, even if nobody waits for it.
@@ -107,7 +107,7 @@ mod tests {
         }
         assert_eq!(hung.len(), 4);
         let refused = of(&threads, "hostile").call("localhost".parse().unwrap()).await.map(|_| ());
-        assert_eq!(refused.unwrap_err().to_string(), "other names are still being looked up (see that the name server answers)");
+        assert_eq!(refused.unwrap_err().to_string(), "other names are still being looked up (check that the name server answers)");
         of(&threads, "shop").call("localhost".parse().unwrap()).await.unwrap();
         of(&threads, "").call("localhost".parse().unwrap()).await.unwrap();
         assert_eq!(threads.slots().of("shop"), 0);

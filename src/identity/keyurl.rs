@@ -285,7 +285,7 @@ pub(super) async fn download(client: &KubeClient, path: &str) -> Result<(String,
     let answer = client.get(path, right).await.map_err(|error| Problem { what: error.what(), remedy: error.remedy })?;
     let faulty = |what: String| Problem {
         what: format!("GET {}{path}: it answered with something other than keys: {what}", client.config().base),
-        remedy: "see that the address is that of a JWKS".to_owned(),
+        remedy: "check that the address is that of a JWKS".to_owned(),
     };
     let text = str::from_utf8(answer.expose()).map_err(|_| faulty("it is not text".to_owned()))?;
     let keys = KeySet::parse(text.as_bytes()).and_then(KeySet::listed).map_err(faulty)?;

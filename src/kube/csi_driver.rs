@@ -44,7 +44,7 @@ impl KubeClient {
         }
         let body = self.body(answer, RIGHT).map_err(fault)?;
         let unreadable = |_| {
-            ("it answered with something other than a CSIDriver".to_owned(), "see that the address is that of an API server".to_owned())
+            ("it answered with something other than a CSIDriver".to_owned(), "check that the address is that of an API server".to_owned())
         };
         serde_json::from_slice::<Answer>(body.expose()).map(|answer| Some(answer.spec)).map_err(|error| fault(unreadable(error)))
     }

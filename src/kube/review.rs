@@ -68,7 +68,7 @@ impl KubeClient {
             Ok(_) | Err(_) => Err(KubeError {
                 call: format!("POST {}{PATH}", self.config().base),
                 problem: "the answer is not a TokenReview".to_owned(),
-                remedy: "see that the address is that of an API server".to_owned(),
+                remedy: "check that the address is that of an API server".to_owned(),
             }
             .into()),
         }

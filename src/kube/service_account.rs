@@ -55,7 +55,7 @@ impl KubeClient {
             Ok(answer) if answer.kind == "ServiceAccount" => Ok(Some(answer.metadata)),
             Ok(_) | Err(_) => {
                 let problem = "the answer is not a ServiceAccount".to_owned();
-                Err(ServiceAccountError::Wrong(fault((problem, "see that the address is that of an API server".to_owned()))))
+                Err(ServiceAccountError::Wrong(fault((problem, "check that the address is that of an API server".to_owned()))))
             }
         }
     }

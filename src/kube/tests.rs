@@ -67,11 +67,11 @@ async fn every_answer_but_the_right_one_says_what_to_do() {
     let scene = Scene::new(Answer::Status(401)).await;
     insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod)");
     insta::assert_snapshot!(scene.refused_for(Answer::Text(403, "canary".into())).await, @"GET https://[address]/x: it answered 403 Forbidden (bind the role)");
-    insta::assert_snapshot!(scene.refused_for(Answer::Status(404)).await, @"GET https://[address]/x: it answered 404 Not Found (see that the address is the right one)");
+    insta::assert_snapshot!(scene.refused_for(Answer::Status(404)).await, @"GET https://[address]/x: it answered 404 Not Found (check that the address is the right one)");
     insta::assert_snapshot!(scene.refused_for(Answer::Status(429)).await, @"GET https://[address]/x: it answered 429 Too Many Requests (it is overloaded, starting or stopping)");
     insta::assert_snapshot!(scene.refused_for(Answer::Status(500)).await, @"GET https://[address]/x: it answered 500 Internal Server Error (it is overloaded, starting or stopping)");
-    insta::assert_snapshot!(scene.refused_for(Answer::Status(302)).await, @"GET https://[address]/x: it answered 302 Found (see that the address is that of an API server)");
-    insta::assert_snapshot!(scene.refused_for(Answer::Text(200, "x".repeat(MAX_ANSWER + 1))).await, @"GET https://[address]/x: the answer is larger than 1048576 bytes (see that the address is the right one)");
+    insta::assert_snapshot!(scene.refused_for(Answer::Status(302)).await, @"GET https://[address]/x: it answered 302 Found (check that the address is that of an API server)");
+    insta::assert_snapshot!(scene.refused_for(Answer::Text(200, "x".repeat(MAX_ANSWER + 1))).await, @"GET https://[address]/x: the answer is larger than 1048576 bytes (check that the address is the right one)");
     scene.server.go_down();
     assert!(scene.refused().await.contains("GET https://[address]/x: "));
 }
@@ -99,7 +99,7 @@ async fn no_server_and_the_wrong_server_are_told_apart() {
     let words = words.replace(&stranger.address.to_string(), "[stranger]").replace(&scene.folder.path().display().to_string(), "[folder]");
     insta::assert_snapshot!(words, @"GET https://[stranger]/x: the server's certificate for 127.0.0.1 (valid 1975-01-01 to 4096-01-01), issued by CN=rcgen self signed cert, does not lead to [folder]/ca.crt (name the CA that issued it)");
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    insta::assert_snapshot!(refused(format!("https://{closed}")).await.replace(&closed.to_string(), "[closed]"), @"GET https://[closed]/x: no connection: tcp connect error: Connection refused (os error 111) (see that the server is up, and that network policies let the daemon out to it)");
+    insta::assert_snapshot!(refused(format!("https://{closed}")).await.replace(&closed.to_string(), "[closed]"), @"GET https://[closed]/x: no connection: tcp connect error: Connection refused (os error 111) (check that the server is up, and that network policies let the daemon out to it)");
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn a_review_is_what_the_api_takes_and_gives() {
     insta::assert_snapshot!(scene.server.calls()[0].body, @r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":"pod\"canary","audiences":["keyferry"]}}"#);
 
     scene.server.answer(Answer::Text(200, "<html>canary</html>".into()));
-    insta::assert_snapshot!(scene.shown(&scene.client.review_token(&token, "keyferry").await.unwrap_err()), @"POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is not a TokenReview (see that the address is that of an API server)");
+    insta::assert_snapshot!(scene.shown(&scene.client.review_token(&token, "keyferry").await.unwrap_err()), @"POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is not a TokenReview (check that the address is that of an API server)");
     scene.server.answer(Answer::Text(200, r#"{"kind":"Status","status":{}}"#.into()));
     assert!(scene.client.review_token(&token, "keyferry").await.is_err());
     scene.server.answer(Answer::Status(403));

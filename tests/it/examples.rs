@@ -199,6 +199,14 @@ fn an_owner_is_refused_where_the_driver_writes() {
     keyferry.yaml: no fault (1 backend, 3 rules)
     2 objects in 1 class, 1 file: 1 fault
     "#);
+    // Nobody knows who writes the files.
+    let owner = deploy("examples/owner.yaml");
+    let (code, said, err) = run(keyferry().args(["check", "--strict"]).arg(&owner), "");
+    assert_eq!(code, 0, "{said}{err}");
+    insta::assert_snapshot!(said.replace(&owner.display().to_string(), "owner.yaml"), @"
+    owner.yaml:22:16: note: class owner: object 1 (server.key): owner: works with `delivery: provider` only, and whether the node has that is in its configuration (add --config FILE)
+    2 objects in 1 class, 1 file: no fault
+    ");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use clap::{Command, CommandFactory};
 use keyferry::cli::Cli;
 use keyferry::model::Code;
 
+use crate::bao::free_port;
 use crate::support::{apart, files_below, run};
 
 /// A part of a page that shows commands.
@@ -27,10 +28,13 @@ struct Block {
     runs: bool,
 }
 
-/// A command to type, and whether the page shows that it fails.
+/// A command to type, and what the page shows behind it.
+#[derive(Default)]
 struct Typed {
     line: usize,
     text: String,
+    shows: String,
+    /// What it shows is an error.
     fails: bool,
 }
 
@@ -89,16 +93,19 @@ fn blocks(page: &str) -> Vec<Block> {
 impl Block {
     fn typed(&self) -> Vec<Typed> {
         if self.script {
-            return vec![Typed { line: self.line, text: self.text.clone(), fails: false }];
+            return vec![Typed { line: self.line, text: self.text.clone(), ..Typed::default() }];
         }
         let mut typed: Vec<Typed> = Vec::new();
         let mut goes_on = false;
         for (line, text) in (self.line..).zip(self.text.lines()) {
             // `#`: as root.
             match (text.strip_prefix("$ ").or_else(|| text.strip_prefix("# ")), typed.last_mut()) {
-                (Some(text), _) => typed.push(Typed { line, text: text.to_owned(), fails: false }),
+                (Some(text), _) => typed.push(Typed { line, text: text.to_owned(), ..Typed::default() }),
                 (None, Some(last)) if goes_on => last.text.push_str(&format!("\n{text}")),
-                (None, Some(last)) => last.fails |= tells_failure(text),
+                (None, Some(last)) => {
+                    last.fails |= tells_failure(text);
+                    last.shows.push_str(&format!("{text}\n"));
+                }
                 (None, None) => {}
             }
             goes_on = text.ends_with('\\');
@@ -216,17 +223,23 @@ trap 'echo "$at: exit code $?" >&2' ERR
 /// A shell's message about text that it does not understand in the way that the page means it.
 const MISUNDERSTOOD: [&str; 6] = ["command not found", "no matches found", "event not found", "parse error", "syntax error", "bad pattern"];
 
+/// Makes an interactive shell print each exit code but 0: that of each command of a block, not only of the last.
+const REPORTS: [(&str, &str); 2] = [("bash", "trap 'echo __fa''ult:$?' ERR\n"), ("zsh", "TRAPZERR() { echo __fa''ult:$? }\n")];
+const REPORTED: &str = "__fault:";
+
+/// What the server of a page's OpenBao has by itself.
+const OPENBAO: &str = "127.0.0.1:8200";
+
 /// What a page shows for typing, in its order.
 fn typed(page: &str) -> Vec<Typed> {
-    let shown = blocks(page).into_iter().filter(|block| block.runs).flat_map(|block| block.typed());
-    shown.map(|typed| Typed { text: staged(&typed.text), ..typed }).collect()
+    blocks(page).into_iter().filter(|block| block.runs).flat_map(|block| block.typed()).collect()
 }
 
-/// A daemon that the page itself starts in the background is only noted, so that it ends with the page.
+/// A server that the page itself starts in the background is only noted, so that it ends with the page.
 fn staged(text: &str) -> String {
     let line = |line: &str| {
         let serves = line.starts_with("keyferry serve ");
-        if serves && line.ends_with(" &") {
+        if line.ends_with(" &") {
             format!("{line}\necho $! >>\"$HOME/pids\"")
         } else if serves {
             format!("in_background {line}")
@@ -239,7 +252,8 @@ fn staged(text: &str) -> String {
 
 fn script(page: &str, typed: &[Typed]) -> String {
     let mut script = format!("{STAGE}{STRICT}");
-    for Typed { line, text, fails } in typed {
+    for Typed { line, text, fails, .. } in typed {
+        let text = staged(text);
         script.push_str(&format!("at={page}:{line}\n"));
         if *fails {
             script.push_str(&format!("code=0\n{text} || code=$?\n[ $code != 0 ]\n"));
@@ -251,46 +265,54 @@ fn script(page: &str, typed: &[Typed]) -> String {
 }
 
 /// A folder for a page, with everything that it writes, and a command that runs there.
-struct Home(tempfile::TempDir);
+struct Home {
+    folder: tempfile::TempDir,
+    openbao: String,
+}
 
 impl Home {
     fn new() -> Self {
-        let home = Self(crate::folder::new());
+        let home = Self { folder: crate::folder::new(), openbao: format!("127.0.0.1:{}", free_port()) };
         for folder in ["tmp", "dev/shm", ".local/bin"] {
-            fs::create_dir_all(home.0.path().join(folder)).unwrap();
+            fs::create_dir_all(home.path().join(folder)).unwrap();
         }
         // Otherwise zsh asks a new user what to do.
-        fs::write(home.0.path().join(".zshrc"), "").unwrap();
+        fs::write(home.path().join(".zshrc"), "").unwrap();
+        // A page's commands run from the top of a checkout.
+        std::os::unix::fs::symlink(root().join(".venv"), home.path().join(".venv")).unwrap();
         home
     }
 
-    fn typed(&self, page: &Path) -> Vec<Typed> {
-        let root = self.0.path().display();
-        let mut typed = typed(&fs::read_to_string(page).unwrap());
-        for one in &mut typed {
-            one.text = ["/tmp/ferry", "/dev/shm"].iter().fold(one.text.clone(), |text, path| text.replace(path, &format!("{root}{path}")));
-        }
-        typed
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn typed(&self, page: &str) -> Vec<Typed> {
+        let own = |text: String| {
+            let moved = |text: String, path| text.replace(path, &format!("{}{path}", self.path().display()));
+            ["/tmp/ferry", "/dev/shm"].into_iter().fold(text, moved).replace(OPENBAO, &self.openbao)
+        };
+        typed(page).into_iter().map(|typed| Typed { text: own(typed.text), shows: own(typed.shows), ..typed }).collect()
     }
 
     fn command(&self, program: impl AsRef<Path>) -> std::process::Command {
-        let (home, programs) = (self.0.path(), Path::new(env!("CARGO_BIN_EXE_keyferry")).parent().unwrap());
+        let (home, programs) = (self.path(), Path::new(env!("CARGO_BIN_EXE_keyferry")).parent().unwrap());
         let mut command = apart(program.as_ref());
         command.current_dir(home).env("HOME", home).env("REPOSITORY", root()).env("TMPDIR", home.join("tmp")).env("TERM", "xterm");
-        let age = root().join(".tools/age/usr/bin");
-        let path = [&home.join(".local/bin"), programs, &age].map(|folder| folder.display().to_string()).join(":");
-        command.env("PATH", format!("{path}:/usr/local/bin:/usr/bin:/bin"));
+        let tools = ["age", "zsh"].map(|tool| root().join(".tools").join(tool).join("usr/bin"));
+        let path = [&home.join(".local/bin"), programs, &tools[0], &tools[1]].map(|folder| folder.display().to_string()).join(":");
+        command.env("PATH", format!("{path}:/usr/local/bin:/usr/bin:/bin")).env("BAO_DEV_LISTEN_ADDRESS", &self.openbao);
         command
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.0.path().join("serve.log")).unwrap_or_default()
+        fs::read_to_string(self.path().join("serve.log")).unwrap_or_default()
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
-        for pid in fs::read_to_string(self.0.path().join("pids")).unwrap_or_default().lines() {
+        for pid in fs::read_to_string(self.path().join("pids")).unwrap_or_default().lines() {
             if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
                 // It may have ended.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -302,30 +324,76 @@ impl Drop for Home {
 /// A page that shows no command that can be tried is not run.
 fn play(page: &Path) -> Result<(), String> {
     let (home, shown) = (Home::new(), page.strip_prefix(root()).unwrap().display().to_string());
-    let typed = home.typed(page);
+    let typed = home.typed(&fs::read_to_string(page).unwrap());
     if !typed.iter().flat_map(|typed| shell::commands(&typed.text)).any(|simple| arguments(&simple.words).is_some()) {
         return Ok(());
     }
-    fs::write(home.0.path().join("script"), script(&shown, &typed)).unwrap();
+    fs::write(home.path().join("script"), script(&shown, &typed)).unwrap();
     // The one value that a page's reader types.
     let (code, out, errors) = run(home.command("bash").arg("script"), "correct-horse");
     if code == 0 { Ok(()) } else { Err(format!("{shown}:\n{out}{errors}{}", home.log())) }
 }
 
-/// As a person pastes it into a terminal: there zsh knows no comments, and `!` has a meaning.
-fn paste(shell: &str, page: &Path) -> Vec<String> {
-    let (home, shown) = (Home::new(), page.strip_prefix(root()).unwrap().display().to_string());
-    let typed = home.typed(page);
-    let texts: Vec<&str> = std::iter::once(STAGE).chain(typed.iter().map(|typed| typed.text.as_str())).collect();
-    let job = serde_json::json!({ "shell": [shell, "-i"], "texts": texts });
+/// What a shell on a terminal did with the pasted texts: `tests/paste.py`.
+#[derive(serde::Deserialize)]
+struct Pasted {
+    ends: Vec<(i32, String)>,
+    left: Vec<String>,
+}
+
+/// Terminals of today mark what is pasted ("bracketed"), others do not.
+const SHELLS: [(&str, bool); 4] = [("bash", true), ("bash", false), ("zsh", true), ("zsh", false)];
+
+/// As a person pastes it into a terminal: there zsh knows no comments, and `!` has a meaning. The answer has the faults and their lines.
+fn paste(shell: &str, bracketed: bool, page: &str) -> Vec<(usize, String)> {
+    let home = Home::new();
+    let found = run(home.command("sh").args(["-c", &format!("command -v {shell}")]), "").0 == 0;
+    assert!(found, "there is no {shell}: run `make tools` in {}", root().display());
+    let (typed, reports) = (home.typed(page), REPORTS.iter().find(|(name, _)| *name == shell).unwrap().1);
+    let texts: Vec<&str> = [STAGE, reports].into_iter().chain(typed.iter().map(|typed| typed.text.as_str())).collect();
+    let job = serde_json::json!({ "shell": [shell, "-i"], "bracketed": bracketed, "texts": texts });
     let (code, out, errors) = run(home.command(root().join(".venv/bin/python")).arg(root().join("tests/paste.py")), &job.to_string());
     assert_eq!(code, 0, "{errors}");
-    let ends: Vec<(i32, String)> = serde_json::from_str(&out).unwrap();
-    let wrong = |(typed, (code, terminal)): (&Typed, &(i32, String))| {
-        let good = *code >= 0 && typed.fails == (*code != 0) && MISUNDERSTOOD.iter().all(|words| !terminal.contains(words));
-        (!good).then(|| format!("{shell}: {shown}:{}: exit code {code}:\n{terminal}", typed.line))
+    let Pasted { ends, left } = serde_json::from_str(&out).unwrap();
+    let fault = |(typed, (code, terminal)): (&Typed, &(i32, String))| {
+        Some((typed.line, format!("{}:\n{terminal}", pasted_fault(typed, *code, terminal)?)))
     };
-    typed.iter().zip(&ends[1..]).filter_map(wrong).collect()
+    let processes = left.iter().map(|process| (page.lines().count(), format!("still runs at the end: {process}")));
+    typed.iter().zip(&ends[2..]).filter_map(fault).chain(processes).collect()
+}
+
+/// Why a pasted text did not do what the page says.
+fn pasted_fault(typed: &Typed, code: i32, terminal: &str) -> Option<String> {
+    if code < 0 {
+        Some("it does not end".to_owned())
+    } else if typed.fails != (code != 0) {
+        Some(format!("exit code {code}"))
+    } else if let Some(words) = MISUNDERSTOOD.iter().find(|words| terminal.contains(*words)) {
+        Some((*words).to_owned())
+    } else if !typed.fails && terminal.contains(REPORTED) {
+        Some("a command in it fails".to_owned())
+    } else if !masked(terminal).contains(&masked(&typed.shows)) {
+        Some(format!("it does not show what the page shows:\n{}", typed.shows))
+    } else {
+        None
+    }
+}
+
+/// The words of a text without what differs from run to run: times, public keys, the names of folders, the sizes of certificates.
+fn masked(text: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let is_time = word.len() > 19 && word.ends_with('Z') && word.as_bytes()[10] == b'T';
+        let is_size = words.last().is_some_and(|last| last == "certificate") && word.parse::<u64>().is_ok();
+        words.push(match word.split_once("/ferry.") {
+            _ if is_time => "TIME".to_owned(),
+            _ if is_size => "SIZE".to_owned(),
+            _ if word.starts_with("age1") && word.len() == 62 => "KEY".to_owned(),
+            Some((before, rest)) => format!("{before}/FOLDER{}", rest.get(6..).unwrap_or_default()),
+            None => word.to_owned(),
+        });
+    }
+    words.join(" ")
 }
 
 /// The anchors of a page's headings, as GitHub makes them.
@@ -391,12 +459,37 @@ fn what_a_page_shows_works() {
 
 #[test]
 fn the_readme_can_be_pasted_into_a_terminal() {
-    for shell in ["bash", "zsh"] {
-        if run(apart("sh").args(["-c", &format!("command -v {shell}")]), "").0 != 0 {
-            eprintln!("not tried in {shell}: it is not installed (apt-get install {shell})");
-            continue;
-        }
-        let wrong = paste(shell, &root().join("README.md"));
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let pasted: Vec<Vec<String>> = thread::scope(|scope| {
+        let paste = |(shell, bracketed)| {
+            let faults = paste(shell, bracketed, &readme).into_iter();
+            faults.map(|(line, why)| format!("{shell}, bracketed {bracketed}, README.md:{line}: {why}")).collect()
+        };
+        let running = SHELLS.map(|way| scope.spawn(move || paste(way)));
+        running.map(|way| way.join().unwrap()).into()
+    });
+    let wrong = pasted.concat();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What the test above would find.
+#[test]
+fn a_block_that_a_terminal_does_not_take_is_found() {
+    let blocks = [
+        "sh\necho good; cat <<'EOF'\n!! # ~ [\nEOF",
+        "console\n$ date -u +%Y-%m-%dT%H:%M:%SZ\n2026-01-02T03:04:05Z",
+        "console\n$ echo one\ntwo",
+        "sh\nfalse\ntrue",
+        "sh\necho \"now!then\"",
+        "sh\n# a comment\ntrue",
+        "sh\necho wax=[1]",
+        "sh\nsleep 60 &",
+    ];
+    let page = blocks.map(|block| format!("```{block}\n```\n")).concat();
+    for (shell, bracketed) in SHELLS {
+        let faults = paste(shell, bracketed, &page);
+        let lines: Vec<usize> = faults.iter().map(|(line, _)| *line).collect();
+        let expected: &[usize] = if shell == "zsh" { &[11, 15, 19, 22, 26, 30] } else { &[11, 15, 19, 30] };
+        assert_eq!(lines, expected, "{shell}, bracketed {bracketed}: {faults:#?}");
     }
 }

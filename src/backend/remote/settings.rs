@@ -15,7 +15,7 @@ pub(in crate::backend) fn tls(reader: &mut Reader<'_>, faults: &mut Faults) -> L
     let (certificate, key) = (file(reader, "clientCert", faults), file(reader, "clientKey", faults));
     for (one, other) in [("clientCert", "clientKey"), ("clientKey", "clientCert")] {
         if let (Some(node), None) = (reader.get(one), reader.get(other)) {
-            faults.add(node.at, reader.path(one), format!("goes with `{other}`, which is not there (name both, or neither)"));
+            faults.add(node.at, reader.path(one), format!("needs `{other}`, which is missing (name both, or neither)"));
         }
     }
     LoginTls { ca, client: certificate.zip(key), server_name, skip_verify: false }

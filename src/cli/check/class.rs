@@ -73,6 +73,7 @@ impl Judge<'_> {
                 self.report.objects += plan.objects.len();
                 self.pass_on_warnings(&subject, &plan);
                 self.judge_modes(&subject, &plan);
+                self.note_owner(&subject, &plan);
                 self.judge_secret_objects(&subject, node, &plan);
                 self.ask_policy(&subject, &plan);
                 self.gather_rules(&subject, &plan);
@@ -215,6 +216,18 @@ impl Judge<'_> {
                 self.report.add(subject.about(Finding { object: Some(object.index), key: key.to_owned(), ..finding }));
             }
         }
+    }
+
+    /// One note for each class: without a configuration nobody knows whether the node can set owners.
+    fn note_owner(&mut self, subject: &Subject<'_>, plan: &Plan) {
+        let Some(object) = plan.objects.iter().find(|object| object.owner.is_some()).filter(|_| self.policy.is_none()) else { return };
+        let message = format!(
+            "{}: owner: works with `delivery: provider` only, and whether the node has that is in its configuration (add --config FILE)",
+            object.label()
+        );
+        let (index, at) = (Some(object.index), subject.place(object, "owner"));
+        let finding = Finding { object: index, key: "owner".to_owned(), ..Finding::note(subject.file, at, message) };
+        self.report.add(subject.about(finding));
     }
 
     /// Each `objectName` must be the path of a delivered file: the driver syncs no Secret otherwise.

@@ -130,7 +130,7 @@ fn path_problem(path: &str, cause: &InvalidPath) -> String {
         InvalidPath::ControlCharacter => "remove it",
         InvalidPath::DotElement(_) => "write the path without it",
         InvalidPath::Empty => "name the file, or leave `path` out",
-        InvalidPath::EmptyElement => "name a file; a folder goes with `fields`",
+        InvalidPath::EmptyElement => "name a file; only an object with `fields` makes a folder",
         InvalidPath::LongElement(_) | InvalidPath::TooLong(_) => "shorten it",
         InvalidPath::Reserved => "choose another name",
     };

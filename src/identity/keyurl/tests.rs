@@ -181,10 +181,10 @@ async fn no_failure_takes_the_keys_away() {
     the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod)
     the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 403 Forbidden (bind the ClusterRole system:service-account-issuer-discovery to the daemon's ServiceAccount)
     the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 500 Internal Server Error (it is overloaded, starting or stopping)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not JSON: expected value at line 1 column 1 (see that the address is that of a JWKS)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not a JWKS, a JSON object {"keys": [...]} (see that the address is that of a JWKS)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not JSON: EOF while parsing an object at line 1 column 100 (see that the address is that of a JWKS)
-    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: the answer is larger than 1048576 bytes (see that the address is the right one)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not JSON: expected value at line 1 column 1 (check that the address is that of a JWKS)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not a JWKS, a JSON object {"keys": [...]} (check that the address is that of a JWKS)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered with something other than keys: it is not JSON: EOF while parsing an object at line 1 column 100 (check that the address is that of a JWKS)
+    the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: the answer is larger than 1048576 bytes (check that the address is the right one)
     "#);
     scene.server.go_down();
     later(Duration::from_hours(2)).await;

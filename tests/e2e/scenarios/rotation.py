@@ -1,10 +1,13 @@
-"""A changed secret reaches the running Pod's files, its synced Secret and the SecretProviderClassPodStatus; so does a changed class.
+"""A changed secret reaches the running Pod's files, its synced Secret and the SecretProviderClassPodStatus; so does a changed class. The keys are
+replaced as docs/keys.md says.
 """
 
 import base64
 import time
+from contextlib import suppress
 
-from cluster import pod, same, secret_provider_class
+from cluster import Failed, contains, pod, same, secret_provider_class
+from page import blocks
 
 SHORT = True
 NEEDS_NODE = False
@@ -39,7 +42,49 @@ def run(cluster):
     # One object is taken out, another is added.
     cluster.apply(secret_provider_class("rotated", "shop", OTHER, secret_objects=SYNCED))
     cluster.until("the files of the changed class", lambda: set(cluster.files("shop", "rotated")) == {"password", "username"}, 240, every=1)
+    if cluster.node:
+        keys(cluster)
     cluster.delete("shop", "pod/rotated")
+
+
+def keys(cluster):
+    """The page's commands for a cluster. tests/it/pages.rs runs those for the vault, which come between them."""
+    both, log, recipients, new, opens, version_key = (block.text for block in blocks("keys.md", "Rotation on a cluster"))
+    old = cluster.bash("sed -n 's/^# public key: //p' age.key").strip()
+    cluster.bash("keyferry vault init --vault vault --identity new.key; (umask 077; cat age.key new.key >both.key)")
+    cluster.bash(both)
+    has_identities(cluster, log, 2)
+
+    cluster.bash(f"keyferry vault rekey --vault vault --identity age.key --remove {old}")
+    cluster.bring_vault()
+    listed = cluster.bash(recipients)
+    contains(listed, "\nage1", "the recipients on the node")
+    same(old in listed, False, "whether the node still has the old recipient")
+    cluster.bash(new)
+    has_identities(cluster, log, 1)
+    # With -q it names only what cannot be opened.
+    same([line for line in cluster.bash(opens).splitlines() if not line.startswith("pod/")], [], "the secrets that do not open")
+    cluster.bash("rm age.key both.key; mv new.key age.key")
+
+    cluster.bash(version_key)
+    cluster.apply(pod("late", "shop", "rotated"))
+    cluster.ready("shop", "late")
+    same(cluster.read("shop", "late", "/secrets/password"), "second", "the file of a Pod that starts after the keys were replaced")
+    cluster.delete("shop", "pod/late")
+
+
+def has_identities(cluster, log, count):
+    """kubelet brings a changed Secret within a minute, and the next mount uses it."""
+
+    def found():
+        for daemon in cluster.daemons():
+            cluster.look_again("keyferry", daemon["metadata"]["name"])
+        cluster.look_again("shop", "rotated")
+        with suppress(Failed):
+            lines = cluster.bash(log).splitlines()
+            return f'"identities":{count}' in lines[-1]
+
+    cluster.until(f"the daemon has {count} identities", found, 180, every=1)
 
 
 def versions(cluster):

@@ -127,9 +127,9 @@ async fn paths_and_modes_of_a_class() {
     # empty
     InvalidArgument InvalidRequest: object 1: path: "" is empty (name the file, or leave `path` out)
     # a folder
-    InvalidArgument InvalidRequest: object 1 (a/): path: "a/" has an empty element (`//`, or a `/` at its end) (name a file; a folder goes with `fields`)
+    InvalidArgument InvalidRequest: object 1 (a/): path: "a/" has an empty element (`//`, or a `/` at its end) (name a file; only an object with `fields` makes a folder)
     # an empty element
-    InvalidArgument InvalidRequest: object 1 (a//b): path: "a//b" has an empty element (`//`, or a `/` at its end) (name a file; a folder goes with `fields`)
+    InvalidArgument InvalidRequest: object 1 (a//b): path: "a//b" has an empty element (`//`, or a `/` at its end) (name a file; only an object with `fields` makes a folder)
     # itself
     InvalidArgument InvalidRequest: object 1 (./a): path: "./a" has the element "." (write the path without it)
     # NUL

@@ -92,7 +92,7 @@ impl SealedConfig {
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let dir = reader.parsed("dir", faults, absolute);
         if reader.get("dir").is_none() {
-            reader.missing("dir", "the folder that stays over restarts, such as /var/lib/keyferry/cache", faults);
+            reader.missing("dir", "a folder that is still there after a restart, such as /var/lib/keyferry/cache", faults);
         }
         let given = reader.texts("key", faults);
         if given.as_ref().is_none_or(Vec::is_empty) {

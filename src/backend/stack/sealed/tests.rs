@@ -203,7 +203,7 @@ fn the_configuration_names_what_is_missing() {
     assert_eq!(read("{ dir: /c, key: /a, bytes: 128MiB }").0.unwrap().bytes, 128 << 20);
     insta::assert_snapshot!(read("{ dir: /c, key: /a, bytes: 64KiB }").1, @r#"cache.sealed.bytes: "64KiB" is less than 1MiB (leave `stale` out to keep no answers)"#);
     insta::assert_snapshot!(read("{}").1, @r"
-    cache.sealed.dir: is missing (the folder that stays over restarts, such as /var/lib/keyferry/cache)
+    cache.sealed.dir: is missing (a folder that is still there after a restart, such as /var/lib/keyferry/cache)
     cache.sealed.key: is missing (the file of 32 bytes that encrypts it, such as /etc/keyferry/cache.key, or a list of such)
     ");
     insta::assert_snapshot!(read("{ dir: c, key: [k], keys: x }").1, @r#"

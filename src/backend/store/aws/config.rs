@@ -107,7 +107,11 @@ impl AwsConfig {
         let share = reader.parsed("share", faults, share);
         let (auth, assume) = auth(reader, share.unwrap_or_default(), region.as_ref(), faults);
         if let (Some(node), Some(Auth::Instance { .. } | Auth::Keys(_))) = (reader.get("share"), &auth) {
-            faults.add(node.at, reader.path("share"), "goes with irsa and podIdentity: all Pods are the same to AWS here (remove it)");
+            faults.add(
+                node.at,
+                reader.path("share"),
+                "works only with irsa and podIdentity: here all Pods are the same to AWS (remove it)",
+            );
         }
         let class_may = class_may(reader, auth.as_ref(), &assume, faults);
         let endpoints = endpoints(reader, region.as_ref(), faults);
@@ -216,7 +220,7 @@ fn auth(reader: &mut Reader<'_>, share: Share, region: Option<&Region>, faults: 
     // The keys of other methods are known, but wrong here.
     for (key, methods) in AUTH_KEYS {
         if let (Some(node), Some(method)) = (inner.get(key), method.filter(|method| !methods.contains(method))) {
-            faults.add(node.at, inner.path(key), format!("goes with {}, not with {method} (remove it)", methods.join(", ")));
+            faults.add(node.at, inner.path(key), format!("works only with {}, not with {method} (remove it)", methods.join(", ")));
         }
     }
     inner.finish(faults);

@@ -17,8 +17,8 @@ pub const MAX_RECIPIENTS: usize = 64;
 const MAX_FILE: usize = 64 * 1024;
 
 /// What a new list starts with.
-const HEAD: &str = "# The secrets of this vault are sealed to these age recipients (public keys), one a line.\n\
-    # A change counts for the secrets that are set after it.\n";
+const HEAD: &str = "# The secrets of this vault are encrypted for these age recipients (public keys), one per line.\n\
+    # A change applies to the secrets that are set after it.\n";
 
 /// The list as it is, with comments.
 #[derive(Debug)]

@@ -225,7 +225,7 @@ fn asking(reader: &mut Reader<'_>, faults: &mut Faults) -> Asking {
         return Asking::Post(body);
     }
     if let Some(node) = reader.get("body").filter(|_| reader.get("method").is_none() || method.is_some()) {
-        faults.add(node.at, reader.path("body"), "goes with method: POST (set that, or remove it)");
+        faults.add(node.at, reader.path("body"), "works only with method: POST (set that, or remove it)");
     }
     Asking::Get
 }
@@ -363,7 +363,7 @@ fn share(reader: &mut Reader<'_>, auth: &Auth, faults: &mut Faults) -> Share {
         faults.add(
             node.at,
             reader.path("share"),
-            "goes with auth.bearer.podToken: without that, all Pods are the same to the store (remove it)",
+            "works only with auth.bearer.podToken: without that, all Pods are the same to the store (remove it)",
         );
     }
     share.unwrap_or_default()

@@ -83,7 +83,8 @@ impl Url {
         let parameter = parameter.map(|(name, value)| format!("{}={}", escape_element(name), escape_element(value)));
         let query = query.chain(parameter).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
         let mark = if query.is_empty() { "" } else { "?" };
-        let uri = self.endpoint.uri(&format!("{path}{mark}{query}")).map_err(|_| invalid("would have characters that none may have"))?;
+        let uri =
+            self.endpoint.uri(&format!("{path}{mark}{query}")).map_err(|_| invalid("would have characters that an address cannot have"))?;
         if self.endpoint.is_origin_of(&uri) { Ok(uri) } else { Err(invalid("would be another host's")) }
     }
 }

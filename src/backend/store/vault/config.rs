@@ -325,7 +325,7 @@ fn auth(reader: &mut Reader<'_>, has_certificate: bool, faults: &mut Faults) -> 
     // The keys of other methods are known, but wrong here.
     for (key, methods) in AUTH_KEYS {
         if let (Some(node), Some(method)) = (inner.get(key), method.filter(|method| !methods.contains(method))) {
-            faults.add(node.at, inner.path(key), format!("goes with {}, not with {method} (remove it)", methods.join(", ")));
+            faults.add(node.at, inner.path(key), format!("works only with {}, not with {method} (remove it)", methods.join(", ")));
         }
     }
     inner.finish(faults);

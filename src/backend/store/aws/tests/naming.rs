@@ -231,7 +231,7 @@ fn what_the_configuration_cannot_mean_is_said_all_at_once() {
 
     amazon.region: "xx-north-1" is not a region that this version knows (check its spelling; for a new region, write `endpoints` for secretsmanager, ssm and sts)
     amazon.auth.role: "web" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
-    amazon.auth.profile: goes with keys, not with irsa (remove it)
+    amazon.auth.profile: works only with keys, not with irsa (remove it)
 
     amazon.account: "1111" is not the number of an account (twelve digits, in quotes: "111122223333")
     amazon.auth.accessKeyIdFile: is missing (the file with the id of the access key; or credentialsFile, a file as AWS's tools write it)
@@ -240,7 +240,7 @@ fn what_the_configuration_cannot_mean_is_said_all_at_once() {
     amazon.auth.credentialsFile: cannot be used together with `accessKeyIdFile` (remove one)
 
     amazon.auth.profile: belongs to `credentialsFile`, which is missing (write that too, or remove it)
-    amazon.share: goes with irsa and podIdentity: all Pods are the same to AWS here (remove it)
+    amazon.share: works only with irsa and podIdentity: here all Pods are the same to AWS (remove it)
 
     amazon.auth.address: is not an address of this node (write http://169.254.169.254 or http://[fd00:ec2::254], or one of 127.0.0.1)
 

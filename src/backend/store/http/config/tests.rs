@@ -29,12 +29,12 @@ fn faults_are_told_with_their_remedies() {
     insta::assert_snapshot!(told("auth: {}\nshare: pod"), @"
     1: url: is missing (where a secret is, such as https://secrets.example/v1/{name})
     1: auth.bearer: is missing (write bearer or basic; without a login, remove `auth`)
-    2: share: goes with auth.bearer.podToken: without that, all Pods are the same to the store (remove it)
+    2: share: works only with auth.bearer.podToken: without that, all Pods are the same to the store (remove it)
     ");
     insta::assert_snapshot!(told("url: https://{namespace}.example/{name}"), @"1: url: has a placeholder in its host (write the host itself: it is the same for every secret; only path and query can have placeholders)");
     insta::assert_snapshot!(told("url: https://s.example/x\nbody: '{\"n\": \"{name}\"}'"), @"
     1: url: does not say where the secret's name goes (put {name} into its path or query)
-    2: body: goes with method: POST (set that, or remove it)
+    2: body: works only with method: POST (set that, or remove it)
     ");
     insta::assert_snapshot!(told("url: https://s.example/x\nmethod: POST\nbody: '{\"n\": {name}}'"), @r#"
     1: url: does not say where the secret's name goes (put {name} into its path or query)
@@ -60,7 +60,7 @@ fn faults_are_told_with_their_remedies() {
     insta::assert_snapshot!(told("url: https://s.example/{name}\nheaders: { Authorization: { file: /f } }\nauth: { bearer: { file: /f } }"), @"3: auth: cannot be used together with a header Authorization, which it would set (remove one)");
     insta::assert_snapshot!(told("url: http://s.example/{name}\nca: /ca.crt\nclientCert: /c"), @"
     2: ca: is for https, and the url is of http://s.example (write https://, or remove it)
-    3: clientCert: goes with `clientKey`, which is not there (name both, or neither)
+    3: clientCert: needs `clientKey`, which is missing (name both, or neither)
     3: clientCert: is for https, and the url is of http://s.example (write https://, or remove it)
     ");
     insta::assert_snapshot!(told("url: https://s.example/{name}\nformat: raw\nfields: data\nversion: v\nversionHeader: ETag"), @"

@@ -89,19 +89,19 @@ fn each_fault_says_what_to_do() {
     3: backends.bao.share: is not a way to share (known here: serviceAccount, pod)
     4: backends.bao.namespace: has an empty element (`//`, or a `/` at its start or end)
     5: backends.bao.ca: is empty (write a path that starts with /, or leave the key out)
-    6: backends.bao.clientCert: goes with `clientKey`, which is not there (name both, or neither)
+    6: backends.bao.clientCert: needs `clientKey`, which is missing (name both, or neither)
     7: backends.bao.cach: is not a known key (did you mean `cache`?)
     ");
     insta::assert_snapshot!(faults("address: http://bao\nca: /ca\nauth:\n  method: approle\n  role: x\n  audience: y\n  tokenFile: /t\n  roleId: a\n  roleIdFile: /b\n"), @"
     2: backends.bao.ca: is for https, and the address is http://bao (write https://, or remove it)
-    5: backends.bao.auth.role: goes with kubernetes, jwt, cert, not with approle (remove it)
-    6: backends.bao.auth.audience: goes with kubernetes, jwt, not with approle (remove it)
-    7: backends.bao.auth.tokenFile: goes with token, not with approle (remove it)
+    5: backends.bao.auth.role: works only with kubernetes, jwt, cert, not with approle (remove it)
+    6: backends.bao.auth.audience: works only with kubernetes, jwt, not with approle (remove it)
+    7: backends.bao.auth.tokenFile: works only with token, not with approle (remove it)
     9: backends.bao.auth.roleIdFile: cannot be used together with `roleId` (remove one)
     ");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: token, mount: x }\n"), @"
     2: backends.bao.auth.tokenFile: is missing (the file that holds the store token)
-    2: backends.bao.auth.mount: goes with kubernetes, jwt, approle, cert, not with token (remove it)
+    2: backends.bao.auth.mount: works only with kubernetes, jwt, approle, cert, not with token (remove it)
     ");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { role: x }\n"), @"2: backends.bao.auth.method: is missing (one of kubernetes, jwt, approle, cert, token)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: cert }\n"), @"2: backends.bao.auth.method: cert logs in with a client certificate, and there is none (set clientCert and clientKey of the backend)");

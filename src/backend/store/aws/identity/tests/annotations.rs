@@ -76,12 +76,12 @@ async fn an_annotation_that_gives_no_role_says_so() {
     said.push(scene.refused(Answer::Status(500)).await);
     insta::assert_snapshot!(said.join("\n"), @r#"
     Unauthenticated: ServiceAccount shop/web: no role is known for it (kubectl annotate serviceaccount -n shop web eks.amazonaws.com/role-arn=arn:aws:iam::111122223333:role/..., or name a `role` in the class)
-    Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (see that the address is that of an API server)
+    Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (check that the address is that of an API server)
     Unauthenticated: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn: "web\u{202e}" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
     Unauthenticated: ServiceAccount shop/web: it was deleted and made again after the Pod got its token (restart the Pod)
     Unauthenticated: ServiceAccount shop/web: there is no such ServiceAccount (any more)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `get` on serviceaccounts, and a ClusterRoleBinding to it: components/service-account-annotations has both)
-    Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (see that the address is that of an API server)
+    Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (check that the address is that of an API server)
     NoLogin: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 500 Internal Server Error (it is overloaded, starting or stopping)
     "#);
     assert!(scene.sts.asked().is_empty());
