@@ -56,7 +56,9 @@ impl MountError {
     /// the other failures keep their objects.
     pub fn of_fetch(mut failures: Vec<FetchFailure>) -> Self {
         if let Some((shown, others)) = failures.split_at_mut_checked(MAX_FAULTS) {
-            others.iter_mut().for_each(|other| other.error = Arc::clone(&shown[0].error));
+            for other in others {
+                other.error = Arc::clone(&shown[0].error);
+            }
         }
         Self::Fetch(failures)
     }

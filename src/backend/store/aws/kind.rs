@@ -173,7 +173,10 @@ fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
     let is_folder = asked.name.is_folder();
     check_read(asked, if is_folder { Method::List } else { Method::Get }, "AWS")?;
     if is_folder && asked.version.is_some() {
-        return Err(Inadmissible::Request { key: "version", problem: "works only with one secret, not with `prefix` (remove it)".to_owned() });
+        return Err(Inadmissible::Request {
+            key: "version",
+            problem: "works only with one secret, not with `prefix` (remove it)".to_owned(),
+        });
     }
     Ok(())
 }
