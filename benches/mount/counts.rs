@@ -20,11 +20,6 @@ const LONG: usize = 1_200;
 const ALLOCATIONS: [&str; 8] =
     ["_rjem_malloc", "_rjem_mallocx", "_rjem_calloc", "malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"];
 
-/// Callgrind counts an instruction for each byte that `rep stosb` and `rep movsb` write, where a processor executes one. So the C library wipes
-/// and copies long blocks as it does short ones, with vector instructions
-/// (<https://sourceware.org/glibc/manual/latest/html_node/Hardware-Capability-Tunables.html>).
-const TUNABLES: &str = "GLIBC_TUNABLES=glibc.cpu.x86_rep_stosb_threshold=1073741824:glibc.cpu.x86_rep_movsb_threshold=1073741824";
-
 /// The programs that count.
 pub const TOOLS: [&str; 2] = ["valgrind", "strace"];
 
@@ -67,7 +62,7 @@ impl Counted<'_> {
 
     async fn instructions(&self, folder: &Path, mounts: usize) -> Outcome<Profile> {
         let out = profile(folder, self.what, mounts)?;
-        let callgrind = ["env", TUNABLES, "valgrind", "--tool=callgrind", "--quiet"].map(str::to_owned);
+        let callgrind = ["valgrind", "--tool=callgrind", "--quiet"].map(str::to_owned);
         let out_option = format!("--callgrind-out-file={}", out.display());
         let server = self.start(callgrind.into_iter().chain([out_option]).collect())?;
         self.mount(&mut connect_when_ready(&self.socket).await?, mounts).await?;

@@ -95,26 +95,30 @@ impl Queue {
     /// Takes the usual threads, as far as there is work for them.
     fn attend(self: &Arc<Self>) {
         let mut state = self.state();
-        while state.threads < USUAL.min(state.waiting()) {
-            self.take_thread(&mut state);
-        }
+        let more = USUAL.min(state.waiting()).saturating_sub(state.threads);
+        state.threads += more;
+        // A thread that begins needs this lock at once.
+        drop(state);
+        (0..more).for_each(|_| self.begin());
     }
 
     /// Takes another thread if no job began since `before` and something waits. Answers that a hanging thread held back go out.
     fn look_after(self: &Arc<Self>, before: u64) -> u64 {
         let mut state = self.state();
         let answers = state.answers();
-        if state.begun == before && !state.round.is_empty() && state.threads < AT_ONCE {
-            self.take_thread(&mut state);
-        }
+        let is_stuck = state.begun == before && !state.round.is_empty() && state.threads < AT_ONCE;
+        state.threads += usize::from(is_stuck);
         let begun = state.begun;
         drop(state);
+        if is_stuck {
+            self.begin();
+        }
         hand_out(answers);
         begun
     }
 
-    fn take_thread(self: &Arc<Self>, state: &mut State) {
-        state.threads += 1;
+    /// Takes a thread, which is counted already.
+    fn begin(self: &Arc<Self>) {
         let queue = Arc::clone(self);
         spawn_blocking(move || while queue.work_one() {});
     }

@@ -48,6 +48,9 @@ const LARGE: usize = 128 * 1024;
 /// The epoch of a file that the reader looks at each time: a link, a file with two names, a file of a network's file system.
 const NEVER: u64 = u64::MAX;
 
+/// The epoch of a file that was found in another state: nobody looks at it again before it is opened again.
+const GONE: u64 = u64::MAX - 1;
+
 /// Reads one vault.
 #[derive(Debug)]
 pub struct Reader {
@@ -244,18 +247,24 @@ impl Reader {
 
     fn is_known(&self, seen: &Seen, now: Instant) -> bool {
         let known = seen.epoch.load(Ordering::Relaxed);
-        known != NEVER && self.inotify.epoch(now) == Some(Epoch(known))
+        known < GONE && self.inotify.epoch(now) == Some(Epoch(known))
     }
 
     fn is_same(&self, seen: &Seen) -> bool {
-        if seen.epoch.load(Ordering::Relaxed) == NEVER {
-            return Stamp::of(&seen.path).is_ok_and(|now| now == seen.stamp);
+        match seen.epoch.load(Ordering::Relaxed) {
+            GONE => return false,
+            NEVER => return Stamp::of(&seen.path).is_ok_and(|now| now == seen.stamp),
+            _ => {}
         }
         // Before the look: a change after it ends the epoch.
         let covered = self.inotify.cover(&seen.path);
         let found = Found::at(&seen.path).ok().filter(|found| found.stamp == seen.stamp);
-        if let (Some(Found { is_noted, .. }), Some(Epoch(epoch))) = (found, covered) {
-            seen.epoch.store(if is_noted { epoch } else { NEVER }, Ordering::Relaxed);
+        match (found, covered) {
+            (None, _) => seen.epoch.store(GONE, Ordering::Relaxed),
+            (Some(Found { is_noted, .. }), Some(Epoch(epoch))) => {
+                seen.epoch.store(if is_noted { epoch } else { NEVER }, Ordering::Relaxed);
+            }
+            (Some(_), None) => {}
         }
         found.is_some()
     }
