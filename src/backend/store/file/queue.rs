@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Duration, Instant, sleep};
 
 use crate::model::Tenant;
 
@@ -47,6 +47,8 @@ struct State {
     /// The tenants of the lines, the next to be served first.
     round: VecDeque<Tenant>,
     threads: usize,
+    /// Whether a task looks after the threads.
+    is_watched: bool,
     /// How many jobs have begun so far.
     begun: u64,
     /// Answers that are not handed out yet.
@@ -65,7 +67,7 @@ impl Queue {
         tenant: &Tenant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Option<Box<dyn Any + Send>>> {
-        let (answer, mut answered) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         let pushed = self.push(
             tenant,
             Box::new(move || -> Answer {
@@ -77,13 +79,9 @@ impl Queue {
         // All files of a mount get in line first. A thread that wakes up takes this one's processor at once, and would wake up for each file.
         yield_now().await;
         drop(pushed);
-        let mut begun = self.state().begun;
-        loop {
-            match timeout(PATIENCE, &mut answered).await {
-                Ok(Ok(outcome)) => return outcome.map_err(Some),
-                Ok(Err(_)) => return Err(None),
-                Err(_) => begun = self.look_after(begun),
-            }
+        match answered.await {
+            Ok(outcome) => outcome.map_err(Some),
+            Err(_) => Err(None),
         }
     }
 
@@ -93,22 +91,39 @@ impl Queue {
     }
 
     /// Takes the usual threads, as far as there is work for them.
-    fn attend(self: &Arc<Self>) {
+    fn attend(self: &Arc<Self>, runtime: &Handle) {
         let mut state = self.state();
         let more = USUAL.min(state.waiting()).saturating_sub(state.threads);
         state.threads += more;
+        let begun = (more > 0 && !std::mem::replace(&mut state.is_watched, true)).then_some(state.begun);
         // A thread that begins needs this lock at once.
         drop(state);
         (0..more).for_each(|_| self.begin());
+        if let Some(begun) = begun {
+            runtime.spawn(Arc::clone(self).watch(begun));
+        }
     }
 
-    /// Takes another thread if no job began since `before` and something waits. Answers that a hanging thread held back go out.
-    fn look_after(self: &Arc<Self>, before: u64) -> u64 {
+    /// Looks after the threads until there are none. One timer for all jobs: a timer for each would cost more than to open a small file.
+    async fn watch(self: Arc<Self>, mut begun: u64) {
+        loop {
+            sleep(PATIENCE).await;
+            match self.look_after(begun) {
+                Some(now) => begun = now,
+                None => return,
+            }
+        }
+    }
+
+    /// Takes another thread if no job began since `before` and something waits. Answers that a hanging thread held back go out. `None`: there
+    /// are no threads, and nobody watches from now on.
+    fn look_after(self: &Arc<Self>, before: u64) -> Option<u64> {
         let mut state = self.state();
         let answers = state.answers();
         let is_stuck = state.begun == before && !state.round.is_empty() && state.threads < AT_ONCE;
         state.threads += usize::from(is_stuck);
-        let begun = state.begun;
+        state.is_watched = state.threads > 0;
+        let begun = state.is_watched.then_some(state.begun);
         drop(state);
         if is_stuck {
             self.begin();
@@ -160,8 +175,8 @@ struct Pushed(Arc<Queue>);
 impl Drop for Pushed {
     fn drop(&mut self) {
         // A runtime that ends drops its tasks too.
-        if Handle::try_current().is_ok() {
-            self.0.attend();
+        if let Ok(runtime) = Handle::try_current() {
+            self.0.attend(&runtime);
         }
     }
 }
@@ -216,6 +231,8 @@ impl std::fmt::Debug for Queue {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+
+    use tokio::time::timeout;
 
     use super::*;
 
