@@ -27,8 +27,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long a look may take: far less than a person waits for a change. A file system that takes longer is taken as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const HANGS: &str = "the configuration, or a file that it names, is on a file system that does not answer: what was read before stays in \
-                     force (is a network volume down?)";
+const HANGS: &str = "the configuration, or a file that it names, is on a file system that does not answer: what Keyferry read before stays \
+                     in force (is a network volume down?)";
 
 /// The most bytes of a file that are compared for a change: no configuration is larger.
 const MAX_CONTENT: usize = 4 * 1024 * 1024;

@@ -226,7 +226,7 @@ impl Health {
         let pipeline = self.pipeline.load_full();
         // `None`: not known.
         let failing = timeout(LOOKS, pipeline.backends.check()).await.ok();
-        let late = || vec![format!("the looks at keys and sockets took over {} s", LOOKS.as_secs())];
+        let late = || vec![format!("the checks of keys and sockets took longer than {} s", LOOKS.as_secs())];
         let reasons = timeout(LOOKS, self.reasons(failing.as_deref().unwrap_or_default())).await.unwrap_or_else(|_| late());
         let leases = self.leases.summary();
         let pots = pipeline.pots().into_iter().chain([self.lease_pot()]);
@@ -254,7 +254,7 @@ impl Health {
         let error = match failing {
             // The message begins with the backend's name. Here the name is in a field beside it.
             Some(failing) => failing.iter().find(|error| error.backend == *name).map(|error| short(&error.in_full().reason)),
-            None => Some(format!("not known: a store's check took over {} s", LOOKS.as_secs())),
+            None => Some(format!("not known: a store's check took longer than {} s", LOOKS.as_secs())),
         };
         BackendReport {
             name: name.to_string(),

@@ -41,7 +41,7 @@ pub struct AnswerFile {
 /// Why the driver would not take an answer.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum RefusedAnswer {
-    #[error("the answer has the mode {mode} for {path}: the driver takes 0 to 511 (0777)")]
+    #[error("the answer has the mode {mode} for {path}: the driver accepts 0 to 511 (octal 0777)")]
     BadMode { path: String, mode: i32 },
     #[error("the answer has the path {path:?}, which {cause}: the driver refuses the whole mount")]
     BadPath { path: String, cause: InvalidPath },
@@ -147,8 +147,8 @@ mod tests {
             assert!(Answer::check(response("a", mode)).is_ok(), "{mode}");
         }
         insta::assert_snapshot!(refused(response("a//b", 0)), @r#"the answer has the path "a//b", which has an empty element (`//`, or a `/` at its end): the driver refuses the whole mount"#);
-        insta::assert_snapshot!(refused(response("a", 512)), @"the answer has the mode 512 for a: the driver takes 0 to 511 (0777)");
-        insta::assert_snapshot!(refused(response("a", -1)), @"the answer has the mode -1 for a: the driver takes 0 to 511 (0777)");
+        insta::assert_snapshot!(refused(response("a", 512)), @"the answer has the mode 512 for a: the driver accepts 0 to 511 (octal 0777)");
+        insta::assert_snapshot!(refused(response("a", -1)), @"the answer has the mode -1 for a: the driver accepts 0 to 511 (octal 0777)");
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn remove(args: &WipeArgs, now: Timestamp, out: &mut dyn Write) -> Result<(), Fa
         Format::Text => {
             let of = what.map(|what| format!(" of {what}")).unwrap_or_default();
             let answers = if removed == 1 { "answer" } else { "answers" };
-            write(out, &format!("removed {removed} {answers}{of}: earlier answers of the store serve nobody on this node\n"))
+            write(out, &format!("removed {removed} {answers}{of}: Pods on this node do not get these earlier answers any more\n"))
         }
     }
 }

@@ -105,7 +105,7 @@ pub(super) fn string(node: &Node) -> Result<&str, String> {
         Value::Scalar { text, kind: Kind::Text | Kind::Time } => return Ok(text),
         Value::Scalar { kind: Kind::Boolean(_), .. } => "a boolean",
         Value::Scalar { kind: Kind::Float(_) | Kind::Integer(_), .. } => "a number",
-        Value::Null => return Err("is nothing, but must be a text (\"\" is the empty one)".to_owned()),
+        Value::Null => return Err("has no value, but must be a text (an empty one is \"\")".to_owned()),
         Value::Mapping(_) | Value::Sequence(_) => {
             return Err(format!("is {}, but must be a text (a YAML list goes into a text with `|` after the key)", node.kind()));
         }
@@ -277,7 +277,7 @@ mod tests {
         shop.yaml:6:3: spec.paramters: is not a known key (did you mean `parameters`?)
         shop.yaml:8:11: spec.parameters.mode: is a number to Kubernetes, but must be a text (put it in quotes)
         shop.yaml:9:14: spec.parameters.backend: is a boolean to Kubernetes, but must be a text (put it in quotes)
-        shop.yaml:10:9: spec.parameters.role: is nothing, but must be a text ("" is the empty one)
+        shop.yaml:10:9: spec.parameters.role: has no value, but must be a text (an empty one is "")
         shop.yaml:12:7: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
         shop.yaml:13:1: extra: is not a known key (known here: apiVersion, kind, status, metadata, spec)
         "#);

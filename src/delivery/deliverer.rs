@@ -259,7 +259,7 @@ impl Volume {
             tracing::warn!(
                 target_path = self.target_path,
                 %error,
-                "the time of a volume's folder cannot be set back: the driver may skip its next mount of it"
+                "Keyferry cannot restore the modification time of a volume's folder: the driver may skip its next mount"
             );
         }
     }

@@ -65,7 +65,7 @@ pub enum Blind {
     Folder { folder: PathBuf, cause: io::Error },
     #[error("the kernel's list of mounts cannot be read: {0}")]
     List(io::Error),
-    #[error("{}: mounts that are made later on the node are not seen here (mount it with mountPropagation: HostToContainer)", folder.display())]
+    #[error("{}: Keyferry does not see here what the node mounts later (mount it with mountPropagation: HostToContainer)", folder.display())]
     Private { folder: PathBuf },
     #[error("kubelet's folder has too many Pods or volumes to look at: {0}")]
     TooMuch(String),
@@ -402,7 +402,7 @@ mod tests {
         node.mounts = root.clone() + &own("master:1 ");
         assert!(node.look().is_ok());
         node.mounts = root + &own("");
-        insta::assert_snapshot!(shown(node.look(), &node), @"KUBELET/pods: mounts that are made later on the node are not seen here (mount it with mountPropagation: HostToContainer)");
+        insta::assert_snapshot!(shown(node.look(), &node), @"KUBELET/pods: Keyferry does not see here what the node mounts later (mount it with mountPropagation: HostToContainer)");
         // kubelet mounts in the node's own root.
         node.mounts = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned();
         assert!(node.look().is_ok());

@@ -93,7 +93,7 @@ pub enum VolumeError {
          deliver fewer files, stop Pods of the namespace on this node, or ask for a higher limits.volumeBytes)"
     )]
     NoRoom { kib: usize },
-    #[error("cannot write the volume: {name} is in the way, and was not made by a volume's writer (move it elsewhere)")]
+    #[error("cannot write the volume: {name} is already there, and no writer of volumes made it (move it elsewhere)")]
     Occupied { name: String },
     #[error("the volume's new files are in force, but not all former files could be removed: {0} (the next mount tries again)")]
     Untidy(Box<Self>),

@@ -47,7 +47,7 @@ const CONVERT: &str = "convert it: `openssl pkcs12 -in OLD -noenc -out x.pem`, t
 /// Why a file cannot be made, or not be read. The message follows the name of the file or of its part.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Fault {
-    #[error("is PKCS#12 in BER, with lengths left open, as some browsers write it ({CONVERT})")]
+    #[error("is PKCS#12 in BER with indefinite lengths, which Keyferry does not read; some browsers write it ({CONVERT})")]
     Ber,
     #[error("has a certificate that cannot be read (make the file again)")]
     Certificate,
@@ -57,7 +57,7 @@ pub enum Fault {
     Cipher,
     #[error("is PKCS#12, but cut or damaged (store the file again)")]
     Damaged,
-    #[error("takes {0} iterations to open: at most {MAX_ITERATIONS} are allowed, all keys of the file added up ({CONVERT})")]
+    #[error("takes {0} iterations to open: at most {MAX_ITERATIONS} are allowed for all keys of the file together ({CONVERT})")]
     Iterations(u64),
     #[error("has a key that cannot be read (store it as `openssl pkcs8 -topk8 -nocrypt` writes it)")]
     Key,

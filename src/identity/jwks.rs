@@ -130,7 +130,7 @@ impl JwksVerifier {
         let source = self.keys.name();
         let left_out = id.and_then(|id| Some((id, keys.why_left_out(id)?)));
         let problem = match (left_out, keys.emptiness()) {
-            (Some((id, why)), _) => format!("the key {} is in {source} but left out: it {why}", quoted(id)),
+            (Some((id, why)), _) => format!("the key {} is in {source}, but Keyferry does not use it: it {why}", quoted(id)),
             (None, Some(why)) => format!("there is no key to verify the token with: {source}: {why}"),
             (None, None) => {
                 let known: Vec<&Key> = keys.iter().collect();
@@ -161,9 +161,9 @@ fn unusable(algorithm: &str) -> IdentityError {
     let problem = if algorithm.eq_ignore_ascii_case("none") {
         "the token is not signed: its `alg` is \"none\"".to_owned()
     } else if algorithm.starts_with("HS") {
-        format!("the token is signed with {}, a shared secret's algorithm, which proves no issuer", quoted(algorithm))
+        format!("the token is signed with {}, an algorithm with a shared secret, which does not prove the issuer", quoted(algorithm))
     } else {
-        format!("the token is signed with {}, which is none of {}", quoted(algorithm), Algorithm::names())
+        format!("the token is signed with {}, but Keyferry accepts only {}", quoted(algorithm), Algorithm::names())
     };
     IdentityError::new("algorithm", problem, OWN_TOKEN)
 }

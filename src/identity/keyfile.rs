@@ -263,7 +263,7 @@ fn report(path: &Path, keys: &KeySet) {
         tracing::warn!(file = %path.display(), "the issuer's list has no usable key, tokens are refused");
     }
     if let Some(why) = keys.left_out() {
-        tracing::warn!(file = %path.display(), "keys of the issuer are left out: {why}");
+        tracing::warn!(file = %path.display(), "Keyferry does not use some keys of the issuer: {why}");
     }
 }
 

@@ -133,7 +133,7 @@ impl KeySet {
         for (index, json) in list.unwrap_or_default().into_iter().enumerate() {
             match Key::read(json.get()) {
                 Ok(key) if keys.len() < MAX_KEYS => keys.push(key),
-                Ok(key) => left_out.push(LeftOut { id: key.id, index, why: format!("is one too many: {MAX_KEYS} are read") }),
+                Ok(key) => left_out.push(LeftOut { id: key.id, index, why: format!("is one too many: Keyferry reads at most {MAX_KEYS}") }),
                 Err((id, why)) => left_out.push(LeftOut { id, index, why }),
             }
         }
@@ -272,8 +272,8 @@ impl Jwk {
                 Ok((Kind::Ed25519, Material::Point(point.map_err(|_| "is not a point on its curve")?)))
             }
             ("RSA", _) => Ok((Kind::Rsa, self.rsa()?)),
-            (kty, None) => Err(format!("is of the type {}, which is not known here", quoted(kty))),
-            (kty, Some(crv)) => Err(format!("is of the type {} on {}, which is not known here", quoted(kty), quoted(crv))),
+            (kty, None) => Err(format!("is of the type {}, which Keyferry does not know", quoted(kty))),
+            (kty, Some(crv)) => Err(format!("is of the type {} on {}, which Keyferry does not know", quoted(kty), quoted(crv))),
         }
     }
 
@@ -302,7 +302,7 @@ impl Jwk {
 }
 
 fn member(name: &str, value: Option<&String>) -> Result<Vec<u8>, String> {
-    let text = value.ok_or_else(|| format!("lacks its member {name:?}"))?;
+    let text = value.ok_or_else(|| format!("has no member {name:?}"))?;
     BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| format!("has a member {name:?} that is not base64url without padding"))
 }
 

@@ -55,7 +55,7 @@ impl KeyState {
         match read(&self.path) {
             Ok(wire) if wire.origin == self.origin => Some(KeptKeys { fetched: wire.fetched, jwks: wire.jwks }),
             Ok(_) => {
-                tracing::info!(file = %self.path.display(), "the keys kept are of another issuer, and are not used");
+                tracing::info!(file = %self.path.display(), "the keys of an earlier run are of another issuer, so Keyferry does not use them");
                 None
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -86,7 +86,7 @@ fn read(path: &Path) -> io::Result<Wire> {
         Unreadable::Io(error) => error,
         Unreadable::NotAFile | Unreadable::TooLarge { .. } | Unreadable::TooMany(_) | Unreadable::Unstable => io::Error::other(error),
     })?;
-    serde_json::from_slice(&file.bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not what was written"))
+    serde_json::from_slice(&file.bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it does not have what Keyferry wrote"))
 }
 
 /// The address, and a hash of its CA's file. For a folder of certificates, or the system's own, only its name counts.

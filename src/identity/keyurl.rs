@@ -200,7 +200,7 @@ impl Shared {
                 tracing::warn!(url = self.url, "the issuer's list has no usable key, tokens are refused");
             }
             if let Some(why) = keys.left_out() {
-                tracing::warn!(url = self.url, "keys of the issuer are left out: {why}");
+                tracing::warn!(url = self.url, "Keyferry does not use some keys of the issuer: {why}");
             }
             self.keys.store(Some(Arc::new(keys)));
         }

@@ -66,7 +66,9 @@ fn key_source(keys: &Keys, state_dir: &Path, clock: &Arc<dyn Clock>) -> Result<K
     let (client, path) = match keys {
         Keys::ApiServer => {
             let left_out = |problem| {
-                format!("jwks: is left out, so the keys are the API server's, but {problem} (set identity.jwks.file or identity.jwks.url)")
+                format!(
+                    "jwks: is missing, so the keys come from the API server, but {problem} (set identity.jwks.file or identity.jwks.url)"
+                )
             };
             (api_server().map_err(left_out)?, API_SERVER_KEYS)
         }
@@ -92,7 +94,7 @@ fn own_issuer(keys: &Keys) -> Result<String, String> {
     };
     token.issuer().map_err(|error| {
         format!(
-            "issuer: is left out, so it is read from {error} (set identity.issuer: kubectl get --raw /.well-known/openid-configuration \
+            "issuer: is missing, so Keyferry reads it from {error} (set identity.issuer: kubectl get --raw /.well-known/openid-configuration \
              shows it; or let kubelet mount a token: automountServiceAccountToken: true)"
         )
     })

@@ -190,7 +190,7 @@ fn check_status(status: &TokenStatus, jwt: &SecretBytes, audience: &str) -> Resu
         let mut hidden = Hidden::default();
         hidden.credential(jwt.expose());
         let why = hidden.clean(&status.error, 200);
-        let why = if why.is_empty() { "without a reason".to_owned() } else { quoted(&why) };
+        let why = if why.is_empty() { "it gives no reason".to_owned() } else { quoted(&why) };
         let remedy = "kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never valid again";
         return Err(IdentityError::new("token", format!("the API server refuses it: {why}"), remedy));
     }
@@ -211,7 +211,7 @@ impl Reviewed {
             return Err(IdentityError::new("serviceAccount", problem, OWN_TOKEN));
         };
         let (Some(pod), Some(uid)) = (&self.pod, &self.uid) else {
-            return Err(IdentityError::new("pod", "the token is bound to no Pod: the API server names none with it", token::BOUND_TOKEN));
+            return Err(IdentityError::new("pod", "the token is not bound to a Pod: the API server names none for it", token::BOUND_TOKEN));
         };
         token::check_same([namespace, pod, uid, service_account], claims)
     }

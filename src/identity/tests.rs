@@ -175,10 +175,10 @@ async fn another_pods_token_is_refused() {
     let scene = Scene::new();
     let refused =
         async |request: PodClaims| scene.shown(&scene.verifier.attest(&request, &raw(&[("keyferry", &scene.token())])).await.unwrap_err());
-    insta::assert_snapshot!(refused(PodClaims { namespace: "bank".into(), ..pod() }).await, @r#"namespace: the token is that of a Pod in the namespace "shop", but the mount is for "bank" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
-    insta::assert_snapshot!(refused(PodClaims { name: "web-2".into(), ..pod() }).await, @r#"name: the token is that of the Pod "web-1", but the mount is for "web-2" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
-    insta::assert_snapshot!(refused(PodClaims { uid: "uid-2".into(), ..pod() }).await, @r#"uid: the token is that of the Pod with the uid "uid-1", but the mount is for "uid-2" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
-    insta::assert_snapshot!(refused(PodClaims { service_account: "root".into(), ..pod() }).await, @r#"serviceAccount: the token is that of a Pod of the ServiceAccount "web", but the mount is for "root" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(refused(PodClaims { namespace: "bank".into(), ..pod() }).await, @r#"namespace: the token is that of a Pod in the namespace "shop", but the mount is for "bank" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
+    insta::assert_snapshot!(refused(PodClaims { name: "web-2".into(), ..pod() }).await, @r#"name: the token is that of the Pod "web-1", but the mount is for "web-2" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
+    insta::assert_snapshot!(refused(PodClaims { uid: "uid-2".into(), ..pod() }).await, @r#"uid: the token is that of the Pod with the uid "uid-1", but the mount is for "uid-2" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
+    insta::assert_snapshot!(refused(PodClaims { service_account: "root".into(), ..pod() }).await, @r#"serviceAccount: the token is that of a Pod of the ServiceAccount "web", but the mount is for "root" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
     assert!(scene.attest(&scene.token()).await.is_ok(), "and the Pod itself still may");
 }
 
@@ -228,10 +228,10 @@ async fn a_token_is_good_for_its_time_and_a_minute() {
 #[tokio::test]
 async fn a_token_bound_to_no_pod_is_refused() {
     let scene = Scene::new();
-    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("kubernetes.io")).await, @"pod: the token is bound to no Pod: it has no claim `kubernetes.io` with a `pod` (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
+    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("kubernetes.io")).await, @"pod: the token is not bound to a Pod: it has no claim `kubernetes.io` with a `pod` (a token from a Secret or from a plain `kubectl create token` does not name a Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
     let unbound = scene.refused_claims(|claims| _ = claims["kubernetes.io"].as_object_mut().unwrap().remove("pod")).await;
     assert!(unbound.starts_with("pod: "), "{unbound}");
-    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("exp")).await, @"expired: the token has no `exp`: it would never expire (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
+    insta::assert_snapshot!(scene.refused_claims(|claims| _ = claims.as_object_mut().unwrap().remove("exp")).await, @"expired: the token has no `exp`: it would never expire (a token from a Secret or from a plain `kubectl create token` does not name a Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn an_unsigned_token_is_refused() {
         assert!(scene.refused(&bare).await.starts_with("algorithm: "));
     }
     let bare = format!("{}.{}.", encode(&json!({ "alg": "none" })), encode(&scene.claims()));
-    insta::assert_snapshot!(scene.refused(&bare).await, @r#"algorithm: the token is not signed: its `alg` is "none" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(&bare).await, @r#"algorithm: the token is not signed: its `alg` is "none" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
     // The true header, and no or an empty signature.
     let token = scene.token();
     let (message, _) = token.rsplit_once('.').unwrap();
@@ -265,7 +265,7 @@ async fn a_public_key_is_no_hmac_secret() {
             let refused = scene.refused(&format!("{message}.{}", BASE64URL_NOPAD.encode(tag.as_ref()))).await;
             assert!(refused.starts_with("algorithm: "), "{refused}");
             if alg == "HS256" {
-                insta::allow_duplicates! { insta::assert_snapshot!(refused, @r#"algorithm: the token is signed with "HS256", a shared secret's algorithm, which proves no issuer (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#); }
+                insta::allow_duplicates! { insta::assert_snapshot!(refused, @r#"algorithm: the token is signed with "HS256", an algorithm with a shared secret, which does not prove the issuer (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#); }
             }
         }
     }
@@ -287,8 +287,8 @@ async fn another_key_is_refused() {
 async fn the_algorithm_must_be_the_keys() {
     let scene = Scene::new();
     let kid = scene.issuer.jwk()["kid"].clone();
-    insta::assert_snapshot!(scene.refused(&scene.issuer.sign_with(&json!({ "alg": "RS256", "kid": kid }), &scene.claims()).unwrap()).await, @r#"algorithm: the token says it is signed with RS256, which does not fit key "[kid]" (P-256) of [folder]/jwks.json (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
-    insta::assert_snapshot!(scene.refused(&scene.issuer.sign_with(&json!({ "alg": "ES256K", "kid": kid }), &scene.claims()).unwrap()).await, @r#"algorithm: the token is signed with "ES256K", which is none of EdDSA, ES256, ES384, ES512, PS256, PS384, PS512, RS256, RS384, RS512 (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(&scene.issuer.sign_with(&json!({ "alg": "RS256", "kid": kid }), &scene.claims()).unwrap()).await, @r#"algorithm: the token says it is signed with RS256, which does not fit key "[kid]" (P-256) of [folder]/jwks.json (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
+    insta::assert_snapshot!(scene.refused(&scene.issuer.sign_with(&json!({ "alg": "ES256K", "kid": kid }), &scene.claims()).unwrap()).await, @r#"algorithm: the token is signed with "ES256K", but Keyferry accepts only EdDSA, ES256, ES384, ES512, PS256, PS384, PS512, RS256, RS384, RS512 (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
     for alg in ["es256", "ES384", "EdDSA", ""] {
         let token = scene.issuer.sign_with(&json!({ "alg": alg, "kid": kid }), &scene.claims()).unwrap();
         assert!(scene.refused(&token).await.starts_with("algorithm: "), "{alg}");
@@ -304,12 +304,12 @@ async fn the_algorithm_must_be_the_keys() {
 #[tokio::test]
 async fn garbage_is_refused() {
     let scene = Scene::new();
-    insta::assert_snapshot!(scene.refused("hunter2-canary").await, @"token: it cannot be read: it is not three parts joined by dots (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
-    insta::assert_snapshot!(scene.refused("hunter2.canary.!").await, @"token: it cannot be read: its header is not JSON with an `alg` in base64url (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
-    insta::assert_snapshot!(scene.refused(&"x".repeat(16 * 1024 + 1)).await, @"token: it cannot be read: 16385 bytes, and at most 16384 are read (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
+    insta::assert_snapshot!(scene.refused("hunter2-canary").await, @"token: it cannot be read: it is not three parts joined by dots (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)");
+    insta::assert_snapshot!(scene.refused("hunter2.canary.!").await, @"token: it cannot be read: its header is not JSON with an `alg` in base64url (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)");
+    insta::assert_snapshot!(scene.refused(&"x".repeat(16 * 1024 + 1)).await, @"token: it cannot be read: 16385 bytes, and at most 16384 are read (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)");
     let header = json!({ "alg": "ES256", "kid": scene.issuer.jwk()["kid"], "crit": ["b64"], "b64": false });
-    insta::assert_snapshot!(scene.refused(&scene.issuer.sign_with(&header, &scene.claims()).unwrap()).await, @"token: it cannot be read: its header has critical extensions (`crit`), and none is known here (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
-    insta::assert_snapshot!(scene.refused(&scene.issuer.sign(&json!(["hunter2-canary"])).unwrap()).await, @"token: it cannot be read: its claims are not those of a ServiceAccount token (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
+    insta::assert_snapshot!(scene.refused(&scene.issuer.sign_with(&header, &scene.claims()).unwrap()).await, @"token: it cannot be read: its header has critical extensions (`crit`), and none is known here (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)");
+    insta::assert_snapshot!(scene.refused(&scene.issuer.sign(&json!(["hunter2-canary"])).unwrap()).await, @"token: it cannot be read: its claims are not those of a ServiceAccount token (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)");
     for text in ["", ".", "..", "...", "a.b.c.d", "\0.\0.\0", "e30.e30.e30", "e30.e30."] {
         assert!(scene.refused(text).await.starts_with("token: "), "{text:?}");
     }
@@ -477,14 +477,14 @@ fn a_file_without_a_usable_key_is_refused() {
         7,
     ] });
     insta::assert_snapshot!(refused_file(&unusable.to_string()).replace("; ", ";\n"), @r#"
-    [folder]/jwks.json: it holds no key that could be used: the key "shared" is of the type "oct", which is not known here;
+    [folder]/jwks.json: it holds no key that could be used: the key "shared" is of the type "oct", which Keyferry does not know;
     the key "weak" is RSA of 1024 bits, not 2048 to 8192;
-    the key "bitcoin" is of the type "EC" on "secp256k1", which is not known here;
+    the key "bitcoin" is of the type "EC" on "secp256k1", which Keyferry does not know;
     the key "short" has coordinates of 1 and 1 bytes, not 32;
     the key "off-curve" is not a point on its curve;
     the key "enc" is for the use "enc", not "sig";
     the key "odd" says it is for "RSA-OAEP", which does not fit its type RSA;
-    the key "half" lacks its member "n";
+    the key "half" has no member "n";
     the key "sign" does not list "verify" in its key_ops;
     keys[9] is not what RFC 7517 calls a key
     "#);
@@ -496,7 +496,7 @@ fn a_file_without_a_usable_key_is_refused() {
     let mixed: Vec<_> = (0..200).map(|_| json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA" })).chain([rsa_jwk()]).collect();
     let keys = super::keys::KeySet::parse(json!({ "keys": mixed }).to_string().as_bytes()).unwrap();
     assert_eq!(keys.iter().count(), 1);
-    assert!(keys.left_out().unwrap().ends_with(r#"keys[9] is of the type "AKP", which is not known here; and 190 more"#));
+    assert!(keys.left_out().unwrap().ends_with(r#"keys[9] is of the type "AKP", which Keyferry does not know; and 190 more"#));
     assert!(refused_file(&" ".repeat(1024 * 1024 + 1)).ends_with("is over 1048576 bytes"));
     let nowhere = JwksVerifier::open(Path::new("/nonexistent/jwks.json"), ISSUER, "keyferry", Arc::new(ManualClock::at(start())));
     insta::assert_snapshot!(without_remedy(&nowhere.unwrap_err()), @"/nonexistent/jwks.json: it cannot be read: No such file or directory (os error 2)");
@@ -638,12 +638,12 @@ async fn a_broken_key_takes_nothing_from_the_others_and_is_named_to_its_tokens()
             told.push(scene.refused(&scene.issuer.sign_with(&json!({ "alg": "ES256", "kid": kid }), &scene.claims()).unwrap()).await);
         }
     }
-    told.retain(|told| told.contains("left out"));
+    told.retain(|told| told.contains("does not use it"));
     insta::assert_snapshot!(told.join("\n"), @r#"
-    key: the key "odd" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
-    key: the key "lone" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
-    key: the key "other" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
-    key: the key "k63" is in [folder]/jwks.json but left out: it is one too many: 64 are read (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "odd" is in [folder]/jwks.json, but Keyferry does not use it: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "lone" is in [folder]/jwks.json, but Keyferry does not use it: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "other" is in [folder]/jwks.json, but Keyferry does not use it: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    key: the key "k63" is in [folder]/jwks.json, but Keyferry does not use it: it is one too many: Keyferry reads at most 64 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     "#);
 }
 
@@ -672,8 +672,8 @@ async fn a_file_that_lists_no_key_takes_all_away_at_once() {
     [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
     [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
-    [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which Keyferry does not know (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; Keyferry then reads it again by itself)
+    [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which Keyferry does not know; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     "#);
 }
 

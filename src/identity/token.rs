@@ -22,8 +22,8 @@ pub(super) const MAX_LEN: usize = 16 * 1024;
 const LEEWAY: i64 = 60;
 
 /// The remedy for a token that cannot have come from kubelet.
-pub(super) const OWN_TOKEN: &str = "kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's \
-                                    parameters and the volume's attributes";
+pub(super) const OWN_TOKEN: &str = "remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's \
+                                    attributes: kubelet sends the Pod's own token";
 
 /// A token and the audience it was verified for, without the token.
 pub(super) type TokenDigest = [u8; SHA256_OUTPUT_LEN];
@@ -56,7 +56,7 @@ pub struct TokenClaims {
     pub issuer: String,
     pub audiences: Vec<String>,
     pub expires: Option<Timestamp>,
-    /// `None`: it is bound to no Pod.
+    /// `None`: it is not bound to a Pod.
     pub pod: Option<PodClaims>,
 }
 
@@ -230,7 +230,7 @@ impl Claims {
         let Some(Kubernetes { namespace, pod: Some(pod), serviceaccount }) = self.kubernetes else {
             return Err(IdentityError::new(
                 "pod",
-                "the token is bound to no Pod: it has no claim `kubernetes.io` with a `pod`",
+                "the token is not bound to a Pod: it has no claim `kubernetes.io` with a `pod`",
                 BOUND_TOKEN,
             ));
         };
@@ -256,7 +256,7 @@ fn endless() -> IdentityError {
     IdentityError::new("expired", "the token has no `exp`: it would never expire", BOUND_TOKEN)
 }
 
-pub(super) const BOUND_TOKEN: &str = "a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object \
+pub(super) const BOUND_TOKEN: &str = "a token from a Secret or from a plain `kubectl create token` does not name a Pod; tokenRequests of the CSIDriver object \
                            secrets-store.csi.k8s.io makes kubelet send one that does";
 
 /// Seconds since 1970 (RFC 7519, NumericDate). They may be fractions, and out of any range.

@@ -54,7 +54,8 @@ pub(super) fn whole(secret: &Secret, encoding: Encoding, limit: usize) -> Result
         return super::encoding::decode(encoding, Arc::clone(bytes), true);
     }
     if encoding != Encoding::Utf8 {
-        let text = format!("`encoding` decodes one text, and the secret has {} (add `field`, or `fields` for a file each)", count(secret));
+        let text =
+            format!("`encoding` decodes one text, and the secret has {} (add `field`, or `fields` for one file per field)", count(secret));
         return Err(Problem { code: Code::InvalidRequest, text });
     }
     json::of_secret(secret, limit)

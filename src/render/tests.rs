@@ -354,7 +354,7 @@ fn what_cannot_be_rendered() {
     ];
     insta::assert_snapshot!(faults(objects, &store), @r#"
     InvalidRequest: object 1 (whole): files/a: its field "key" is binary, which JSON cannot hold (deliver it with `field`, or all with `fields: "*"`)
-    InvalidRequest: object 2 (decoded): files/a: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for a file each)
+    InvalidRequest: object 2 (decoded): files/a: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for one file per field)
     SecretCorrupt: object 3 (b64): files/a: is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
     SecretCorrupt: object 4 (d/): files/a: its field "b64": is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
     InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)

@@ -1,7 +1,7 @@
 //! One connection, from the accepted stream to its end.
 //!
-//! It ends as HTTP/2 does: by GOAWAY; calls that have begun still get their answers. If a connection is closed or reset during a call, the
-//! client makes a code of the trap from it (`status.rs`): so Keyferry does this only to peers that have shown that they do not listen.
+//! It ends as HTTP/2 does, by GOAWAY: calls that have begun still get their answers. If a connection is closed or reset during a call, the
+//! client makes one of the codes of the trap from it (`status.rs`). So Keyferry does this only to peers that do not listen.
 
 use std::future::poll_fn;
 use std::io;

@@ -22,7 +22,7 @@ fn doubts_by(gid: u32, allowed: &[u32], groups: &Path, users: &Path) -> Option<S
         (Ok(groups), Ok(users)) => (groups, users),
         (Err(problem), _) | (_, Err(problem)) => {
             return Some(format!(
-                "socketMode 0660 lets the group {gid} connect, and Keyferry cannot tell who is in it: {problem} (use \"0600\", or see to it that \
+                "socketMode 0660 lets the group {gid} connect, and Keyferry cannot tell who is in it: {problem} (use \"0600\", or make sure that \
                  only users of allowedPeers are in the group)"
             ));
         }
@@ -40,7 +40,7 @@ fn doubts_by(gid: u32, allowed: &[u32], groups: &Path, users: &Path) -> Option<S
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
         "socketMode 0660 lets the group {name} ({gid}) connect, and users in it are not in allowedPeers: {shown}{more}. Each of their calls is \
-         refused, but they can open connections (take them out of the group, add them to allowedPeers, or use \"0600\")"
+         refused, but they can open connections (remove them from the group, add them to allowedPeers, or use \"0600\")"
     ))
 }
 
@@ -85,13 +85,13 @@ mod tests {
             ["root:x:0:0::/:/", "driver:x:1000:1000::/:/", "eve:x:1001:1001::/:/", "mallory:x:1002:1002::/:/", "own:x:1003:500::/:/"];
         std::fs::write(&users, lines.join("\n") + "\nbroken\nodd:x:y:500\n").unwrap();
         let told = |gid, allowed: &[u32]| doubts_by(gid, allowed, &groups, &users);
-        insta::assert_snapshot!(told(500, &[0, 1000]).unwrap(), @r#"socketMode 0660 lets the group csi (500) connect, and users in it are not in allowedPeers: eve (1001), mallory (1002), own (1003). Each of their calls is refused, but they can open connections (take them out of the group, add them to allowedPeers, or use "0600")"#);
+        insta::assert_snapshot!(told(500, &[0, 1000]).unwrap(), @r#"socketMode 0660 lets the group csi (500) connect, and users in it are not in allowedPeers: eve (1001), mallory (1002), own (1003). Each of their calls is refused, but they can open connections (remove them from the group, add them to allowedPeers, or use "0600")"#);
         assert_eq!(told(500, &[1000, 1001, 1002, 1003]), None);
         assert_eq!(told(0, &[0]), None, "root needs no right of a group");
         assert_eq!(told(501, &[0]), None);
         assert_eq!(told(777, &[0]), None, "nobody is known to be in it");
         std::fs::remove_file(&users).unwrap();
-        insta::assert_snapshot!(told(500, &[0]).unwrap().replace(temp.path().to_str().unwrap(), "DIR"), @r#"socketMode 0660 lets the group 500 connect, and Keyferry cannot tell who is in it: DIR/passwd: No such file or directory (os error 2) (use "0600", or see to it that only users of allowedPeers are in the group)"#);
+        insta::assert_snapshot!(told(500, &[0]).unwrap().replace(temp.path().to_str().unwrap(), "DIR"), @r#"socketMode 0660 lets the group 500 connect, and Keyferry cannot tell who is in it: DIR/passwd: No such file or directory (os error 2) (use "0600", or make sure that only users of allowedPeers are in the group)"#);
     }
 
     #[test]
@@ -100,6 +100,6 @@ mod tests {
         let (groups, users) = (temp.path().join("group"), temp.path().join("passwd"));
         std::fs::write(&groups, "").unwrap();
         std::fs::write(&users, (0..9).map(|n| format!("u{n}:x:{}:7:::\n", 2000 + n)).collect::<String>()).unwrap();
-        insta::assert_snapshot!(doubts_by(7, &[0], &groups, &users).unwrap(), @r#"socketMode 0660 lets the group without a name (7) connect, and users in it are not in allowedPeers: u0 (2000), u1 (2001), u2 (2002), u3 (2003), u4 (2004) and 4 more. Each of their calls is refused, but they can open connections (take them out of the group, add them to allowedPeers, or use "0600")"#);
+        insta::assert_snapshot!(doubts_by(7, &[0], &groups, &users).unwrap(), @r#"socketMode 0660 lets the group without a name (7) connect, and users in it are not in allowedPeers: u0 (2000), u1 (2001), u2 (2002), u3 (2003), u4 (2004) and 4 more. Each of their calls is refused, but they can open connections (remove them from the group, add them to allowedPeers, or use "0600")"#);
     }
 }

@@ -1,8 +1,8 @@
-//! A call's message, read whole before anybody looks at it: into room that is taken for it once its length is known, or not at all.
+//! A call's message. Keyferry reads it to its end before it looks at it. As soon as the length is known, Keyferry reserves memory for it.
 //!
-//! All calls of a driver share one connection, and its window: what is not read keeps the calls behind it from being read. So a message
-//! for which there is no room is read all the same, and dropped as it comes; and the call is answered. It is never reset or refused below
-//! gRPC: clients make codes of the trap of that (`status.rs`).
+//! All calls of a driver share one connection and its window: a message that Keyferry does not read blocks the calls behind it. So if
+//! there is no memory for a message, Keyferry still reads it, drops its bytes, and answers the call. Keyferry never resets the call or
+//! refuses it below gRPC: clients would make one of the codes of the trap from that (`status.rs`).
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +33,7 @@ pub(super) async fn take_in(mut body: Incoming, budget: &Budget) -> Result<(Body
     let mut message = BytesMut::new();
     let mut room: Option<Option<Unread>> = None;
     while let Some(frame) = body.frame().await {
-        // A stream that breaks has no message: what came of it is refused by who decodes it. It breaks again at each look.
+        // A stream that breaks has no message: the decoder refuses the part that came. Each further read of the stream fails too.
         let Ok(frame) = frame else { break };
         let Ok(data) = frame.into_data() else { continue };
         let mut data = &data[..];
@@ -48,7 +48,7 @@ pub(super) async fn take_in(mut body: Incoming, budget: &Budget) -> Result<(Body
                 }
             }
         }
-        // Of more bytes than were announced, one is kept: then the decoder refuses the message.
+        // If more bytes come than were announced, Keyferry keeps one of them: then the decoder refuses the message.
         if let Some(Some(_)) = room {
             let length = announced(&message).unwrap_or_default();
             let rest = (PREFIX + length + 1).saturating_sub(message.len()).min(data.len());
@@ -62,14 +62,14 @@ pub(super) async fn take_in(mut body: Incoming, budget: &Budget) -> Result<(Body
     }
 }
 
-/// Its prefix comes first, and alone: then tonic makes room for just the rest, instead of for as much as has arrived once more.
+/// The prefix is a part of its own: then tonic reserves memory only for the rest, and not once more for all that has arrived.
 fn whole(mut message: Bytes) -> Body {
     let prefix = message.split_to(PREFIX.min(message.len()));
     let parts = [prefix, message].into_iter().filter(|part| !part.is_empty());
     Body::new(StreamBody::new(stream::iter(parts.map(|part| Ok::<_, Infallible>(Frame::data(part))))))
 }
 
-/// How long the message is to be; more than is ever read counts as nothing: the decoder sees the prefix, and refuses it.
+/// The length that the prefix announces. A length above the limit counts as 0: the decoder sees the prefix, and refuses it.
 fn announced(message: &[u8]) -> Option<usize> {
     let length = message.get(1..PREFIX)?;
     let length = usize::try_from(u32::from_be_bytes(length.try_into().ok()?)).ok()?;
@@ -77,7 +77,7 @@ fn announced(message: &[u8]) -> Option<usize> {
 }
 
 impl Room {
-    /// Once; then it is gone.
+    /// The first call gets it; later calls get nothing.
     pub(super) fn take(&self) -> Option<Unread> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

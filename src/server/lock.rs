@@ -35,9 +35,9 @@ pub struct StartLock {
 
 #[derive(Debug, Error)]
 pub enum LockError {
-    #[error("{path}: the lock has been held for {} s by {holder} (end it, unless it is a Keyferry that is about to start)", WAIT.as_secs(), path = path.display())]
+    #[error("{path}: {holder} has held the lock for {} s (end it, unless it is a Keyferry that is about to start)", WAIT.as_secs(), path = path.display())]
     Held { path: PathBuf, holder: String },
-    #[error("{path}: is not a file of ours (remove it)", path = path.display())]
+    #[error("{path}: is not the daemon's own file (remove it)", path = path.display())]
     NotOurs { path: PathBuf },
     #[error(transparent)]
     Unsafe(#[from] Unsafe),
@@ -68,7 +68,7 @@ impl StartLock {
                 return Err(LockError::Held { holder: holder(&file), path });
             }
             if !said {
-                tracing::info!(lock = %path.display(), holder = holder(&file), "waiting for another process, which holds the lock under which daemons start");
+                tracing::info!(lock = %path.display(), holder = holder(&file), "waiting for another process, which has the lock that a daemon takes when it starts");
                 said = true;
             }
             sleep(AGAIN).await;
@@ -122,8 +122,8 @@ fn holder(file: &File) -> String {
         return shown.join(", ");
     }
     match read(file.try_clone()).trim() {
-        "" => "a process that cannot be seen from here".to_owned(),
-        last => format!("a process that cannot be seen from here; the last one known is {last}"),
+        "" => "a process that Keyferry cannot see".to_owned(),
+        last => format!("a process that Keyferry cannot see (the last one known is {last})"),
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
         let refused = shown(StartLock::take(&dir).await, &temp);
         assert!((WAIT..WAIT + Duration::from_secs(1)).contains(&began.elapsed()));
         let name = fs::read_to_string("/proc/self/comm").unwrap();
-        insta::assert_snapshot!(refused.replace(name.trim_end(), "NAME"), @"DIR/state/start.lock: the lock has been held for 20 s by process PID (NAME) (end it, unless it is a Keyferry that is about to start)");
+        insta::assert_snapshot!(refused.replace(name.trim_end(), "NAME"), @"DIR/state/start.lock: process PID (NAME) has held the lock for 20 s (end it, unless it is a Keyferry that is about to start)");
         let second = tokio::spawn({
             let dir = dir.clone();
             async move { StartLock::take(&dir).await }
@@ -219,9 +219,9 @@ mod tests {
         fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
         all += &format!("{}\n", shown(StartLock::take(&dir).await, &temp));
         insta::assert_snapshot!(all, @"
-        DIR/state/start.lock: is not a file of ours (remove it)
-        DIR/state/start.lock: is not a file of ours (remove it)
-        DIR/state/start.lock: is not a file of ours (remove it)
+        DIR/state/start.lock: is not the daemon's own file (remove it)
+        DIR/state/start.lock: is not the daemon's own file (remove it)
+        DIR/state/start.lock: is not the daemon's own file (remove it)
         DIR/state: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w DIR/state)
         ");
     }

@@ -188,7 +188,7 @@ impl Server {
         };
         let Shared { seats, calls, stop, alive } = shared;
         let Some(taken) = seats.take(peer, PATIENCE).await else {
-            tracing::warn!("a connection was turned away: its user has too many, and all have calls under way");
+            tracing::warn!("Keyferry refused a connection: its user has too many, and all have calls under way");
             return;
         };
         let (stream, gathered) = Gather::new(stream);
@@ -220,7 +220,9 @@ impl Server {
     fn refusal(&self, stream: &UnixStream) -> Option<Arc<str>> {
         let problem = match stream.peer_cred() {
             Ok(peer) if peer.uid() == OVERFLOW_UID => {
-                format!("the peer has user id {OVERFLOW_UID}, that of another user namespace (run the driver's Pod with hostUsers: true)")
+                format!(
+                    "the peer has user id {OVERFLOW_UID}, so it is in another user namespace (run the driver's Pod with hostUsers: true)"
+                )
             }
             Ok(peer) if self.allowed_peers.contains(&peer.uid()) => return None,
             Ok(peer) => format!(

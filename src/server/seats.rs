@@ -179,7 +179,7 @@ impl Seats {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
             *said = Some(Instant::now());
-            tracing::warn!(%peer, "too many connections of one user: those that are idle make room for new ones (what connects there?)");
+            tracing::warn!(%peer, "one user has too many connections: Keyferry asks idle ones to leave for new ones (what connects there?)");
         }
     }
 

@@ -75,7 +75,7 @@ type Identity = (u64, u64);
 pub enum Displaced {
     #[error("is gone (restart the provider)")]
     Gone,
-    #[error("was replaced: who connects there does not reach this provider (find out what made it, then restart the provider)")]
+    #[error("was replaced: clients that connect there do not reach this provider (find out what replaced it, then restart the provider)")]
     Replaced,
 }
 
@@ -87,7 +87,7 @@ pub enum SocketError {
     Folder { path: PathBuf, cause: io::Error },
     #[error("{path}: another provider is listening there (stop it first; two providers of one name cannot share a node)")]
     Live { path: PathBuf },
-    #[error("{path}: is there and is not a socket; it is left alone (remove it if nothing needs it)")]
+    #[error("{path}: is not a socket, so Keyferry leaves it alone (remove it if nothing needs it)")]
     NotASocket { path: PathBuf },
     #[error("{path}: while it is made, the socket's path has {length} bytes, and the system allows {MAX_PATH} (choose a shorter {key})")]
     PathTooLong { path: PathBuf, length: usize, key: &'static str },
@@ -344,7 +344,7 @@ mod tests {
         let config = config(temp.path());
         fs::write(config.path("vault"), "precious").unwrap();
         let refused = config.bind().await.unwrap_err().to_string().replace(temp.path().to_str().unwrap(), "DIR");
-        insta::assert_snapshot!(refused, @"DIR/vault.sock: is there and is not a socket; it is left alone (remove it if nothing needs it)");
+        insta::assert_snapshot!(refused, @"DIR/vault.sock: is not a socket, so Keyferry leaves it alone (remove it if nothing needs it)");
         assert_eq!(fs::read_to_string(config.path("vault")).unwrap(), "precious");
         assert!(!config.path("keyferry").exists(), "all or nothing");
     }

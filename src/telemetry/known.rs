@@ -51,16 +51,15 @@ impl Collector for Known {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let Values { oldest_success, oldest_stale, stale_half, pods_without_volume, keys_fetched } = *self.lock();
         if let Some(at) = oldest_success {
-            let help = "When the last success was, of the volume of keyferry_volumes whose last success is longest ago, in Unix time";
+            let help = "The oldest of the last successes of all volumes of keyferry_volumes, in Unix time";
             gauge(&mut encoder, "volume_oldest_success_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(at) = oldest_stale {
-            let help =
-                "When the store was asked for the oldest answer that volumes of keyferry_volumes have because a store is out, in Unix time";
+            let help = "While a store is out: when Keyferry asked it for the oldest answer in volumes of keyferry_volumes, in Unix time";
             gauge(&mut encoder, "volume_oldest_stale_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(at) = stale_half {
-            let help = "When the first of these answers has used up half of its backend's cache.stale, in Unix time";
+            let help = "While a store is out: when the first of its earlier answers in volumes reaches half of its backend's cache.stale, in Unix time";
             gauge(&mut encoder, "volume_stale_half_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(count) = pods_without_volume {

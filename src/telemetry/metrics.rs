@@ -307,13 +307,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "backend_call_duration",
-            "Time a backend's fetch took, waiting for a free place included",
+            "Time of a fetch from a backend, with the wait for a free place",
             Unit::Seconds,
             metrics.backend_seconds.clone(),
         );
         registry.register(
             "backend_requests_coalesced",
-            "Requests that got the answer to an equal one already on its way to the backend",
+            "Requests that got the answer of an equal request, which was already on its way to the backend",
             metrics.backend_coalesced.clone(),
         );
         registry.register(
@@ -334,11 +334,7 @@ impl Metrics {
             "Answers dropped from a backend's cache, by reason (denied, expired, full, not_found, pod_gone, policy, unauthenticated)",
             metrics.cache_evictions.clone(),
         );
-        registry.register(
-            "failover_answers",
-            "Answers of a failover, by the backend that they are of (by)",
-            metrics.failover_answers.clone(),
-        );
+        registry.register("failover_answers", "Answers of a failover, by the member that answered (by)", metrics.failover_answers.clone());
     }
 
     fn register(&mut self) {
@@ -369,7 +365,7 @@ impl Metrics {
             Unit::Bytes,
             metrics.memory_limit.clone(),
         );
-        registry.register("waiting", "Mounts that wait, by what for: place, memory, work", metrics.waiting.clone());
+        registry.register("waiting", "Mounts that wait, by what they wait for: place, memory, work", metrics.waiting.clone());
         registry.register(
             "refused",
             "Mounts refused as Overloaded, by reason: call (no memory for the call), place, memory (for what it would hold)",
@@ -387,7 +383,7 @@ impl Metrics {
         );
         registry.register(
             "log_lines_lost",
-            "Log lines that could not be written, since standard error was not read",
+            "Log lines that could not be written, because nobody read standard error",
             metrics.log_lost.clone(),
         );
         registry.register_with_unit(
@@ -408,7 +404,7 @@ impl Metrics {
             "Sockets of this daemon whose path is gone, or leads to another's socket",
             metrics.displaced_sockets.clone(),
         );
-        registry.register("leases", "Leased credentials that are kept and given", metrics.leases.clone());
+        registry.register("leases", "Leased credentials that Keyferry keeps and gives to Pods", metrics.leases.clone());
         registry.register(
             "lease_events",
             "What happened to leases: issued, resumed (from a former process), renewed, replaced, revoked, ended, dropped (the store would not renew it), or failed and tried again",
@@ -424,12 +420,12 @@ impl Metrics {
         let registry = metrics.registry.sub_registry_with_prefix("keyferry");
         registry.register(
             "volumes",
-            "Volumes of running and starting Pods, by state (current; failing: the last mount failed; stale: delivered from the cache because a store is out); without those that were not asked for in 10 minutes",
+            "Volumes of running and starting Pods, by state (current; failing: the last mount failed; stale: delivered from the cache because a store is out); without those that no mount has asked for in 10 minutes",
             metrics.volumes.clone(),
         );
         registry.register(
             "volumes_untracked",
-            "Volumes that keyferry_volumes does not count, because their namespace has its share of the table",
+            "Volumes that keyferry_volumes does not count, because their namespace has used its share of the table",
             metrics.volumes_untracked.clone(),
         );
         registry.register(
@@ -547,7 +543,7 @@ impl Metrics {
         self.lease_events.get_or_create(&LeaseLabels { backend: backend.to_owned(), event: event.as_str() }).inc();
     }
 
-    /// A lease that is kept and given to Pods.
+    /// A lease that Keyferry keeps and gives to Pods.
     pub fn lease_kept(&self, backend: &str) -> Counted {
         Counted::by(self.leases.get_or_create_owned(&BackendName { backend: backend.to_owned() }))
     }

@@ -106,7 +106,7 @@ impl Shared {
             let written = writer.write_all(&line).and_then(|()| writer.flush());
             let missed = self.written(line.len() + OVERHEAD, written.is_ok());
             if missed > 0 {
-                tracing::warn!(lines = missed, "log lines were lost: standard error was not read (see the node's log collector)");
+                tracing::warn!(lines = missed, "log lines were lost: nobody read standard error (see the node's log collector)");
             }
         }
     }

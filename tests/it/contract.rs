@@ -213,7 +213,7 @@ async fn the_overflow_uid_is_always_refused() {
     let provider = house.serve_by(command);
     let refused = provider.mount(house.request(&web(), DB)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    insta::assert_snapshot!(refused.message(), @"PolicyDenied: the peer has user id 65534, that of another user namespace (run the driver's Pod with hostUsers: true)");
+    insta::assert_snapshot!(refused.message(), @"PolicyDenied: the peer has user id 65534, so it is in another user namespace (run the driver's Pod with hostUsers: true)");
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ fn what_is_no_socket_is_refused_and_left_alone() {
     fs::write(house.path("sockets/keyferry.sock"), "precious").unwrap();
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(last_line(&house, &errors), @"error: socketDir: ROOT/sockets/keyferry.sock: is there and is not a socket; it is left alone (remove it if nothing needs it)");
+    insta::assert_snapshot!(last_line(&house, &errors), @"error: socketDir: ROOT/sockets/keyferry.sock: is not a socket, so Keyferry leaves it alone (remove it if nothing needs it)");
     assert_eq!(fs::read_to_string(house.path("sockets/keyferry.sock")).unwrap(), "precious");
     assert_eq!(fs::read_dir(house.path("sockets")).unwrap().count(), 1);
 }

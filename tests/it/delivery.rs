@@ -235,10 +235,10 @@ fn only_the_pods_own_tmpfs_is_written() {
         }
         insta::assert_snapshot!(messages.join("\n"), @r#"
         InvalidArgument InvalidRequest: target_path: is a volume of the Pod with the uid "uid-shop-other", but csi.storage.k8s.io/pod.uid is "uid-shop-web-0" (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
-        InvalidArgument InvalidRequest: target_path: KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~empty-dir/secrets/mount is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)
-        InvalidArgument InvalidRequest: target_path: KUBELET/plugins/secrets is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)
-        InvalidArgument InvalidRequest: target_path: /var/lib/kubelet/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)
-        InvalidArgument InvalidRequest: target_path: /etc/cron.d is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)
+        InvalidArgument InvalidRequest: target_path: KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~empty-dir/secrets/mount is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (Keyferry writes only this Pod's own CSI volumes; is `kubeletDir` right?)
+        InvalidArgument InvalidRequest: target_path: KUBELET/plugins/secrets is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (Keyferry writes only this Pod's own CSI volumes; is `kubeletDir` right?)
+        InvalidArgument InvalidRequest: target_path: /var/lib/kubelet/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (Keyferry writes only this Pod's own CSI volumes; is `kubeletDir` right?)
+        InvalidArgument InvalidRequest: target_path: /etc/cron.d is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (Keyferry writes only this Pod's own CSI volumes; is `kubeletDir` right?)
         "#);
         assert_eq!(names(&other).len(), 0, "the other Pod's volume was never touched");
 

@@ -133,7 +133,7 @@ async fn a_node_that_is_well() {
     ok   driver: secrets-store.csi.k8s.io v1.6.0 answers, and is registered with kubelet
     ok   driver: rotation poll interval: rotation is off, so the driver skips no mount
     ok   Pods without their volume: none (volumes of the driver on this node: 0)
-    warn token audiences: not known: only a Pod can ask the API server. Needed in tokenRequests of secrets-store.csi.k8s.io: keyferry (identity) (check that the object has them, or let the daemon read it (`get` on csidrivers); if it has no others: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"keyferry"}]}}')
+    warn token audiences: not known: only a Pod can ask the API server. Needed in tokenRequests of secrets-store.csi.k8s.io: keyferry (identity) (check that the object has them, or let the daemon read it (`get` on csidrivers); if the object has no other audiences, run: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"keyferry"}]}}')
     ok   identity: issuer: https://oidc.example
     ok   identity: keys: ROOT/jwks.json: 1 key
     ok   token keyferry: web.jwt: of Pod shop/web-0 and ServiceAccount web, for keyferry, issued by https://oidc.example, ends at TIME
@@ -168,7 +168,7 @@ async fn the_drivers_own_command_line_is_read() {
     let fine = line("v1.6.0", &["--enable-secret-rotation=true", "--rotation-poll-interval=0s"]).await;
     insta::assert_snapshot!(fine, @"ok   driver: rotation poll interval: is 0s, so the driver skips no mount");
     let old = line("v1.5.6", &["--enable-secret-rotation=true", "--rotation-poll-interval=2m"]).await;
-    insta::assert_snapshot!(old, @"ok   driver: rotation poll interval: is 2m, the period of a loop: drivers before 1.6.0 skip no mount");
+    insta::assert_snapshot!(old, @"ok   driver: rotation poll interval: is 2m: drivers before 1.6.0 use it only for a loop, and skip no mount");
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn a_lock_that_is_never_given_up_ends_the_start_with_the_holders_name() {
         .replace(house.folder.path().to_str().unwrap(), "ROOT")
         .replace(&std::process::id().to_string(), "PID")
         .replace(name.trim_end(), "NAME");
-    insta::assert_snapshot!(steady, @"error: stateDir: ROOT/state/start.lock: the lock has been held for 20 s by process PID (NAME) (end it, unless it is a Keyferry that is about to start)");
+    insta::assert_snapshot!(steady, @"error: stateDir: ROOT/state/start.lock: process PID (NAME) has held the lock for 20 s (end it, unless it is a Keyferry that is about to start)");
 }
 
 /// A file system that never answers, at the start. The daemon is the first process of a container, so only a signal that it handles ends it in time.
@@ -304,7 +304,7 @@ async fn a_socket_that_is_replaced_or_taken_away_is_noticed() {
     displaced(0).await;
     insta::assert_snapshot!(gone + &replaced, @"
     503 socket ROOT/sockets/keyferry.sock: is gone (restart the provider)
-    503 socket ROOT/sockets/keyferry.sock: was replaced: who connects there does not reach this provider (find out what made it, then restart the provider)
+    503 socket ROOT/sockets/keyferry.sock: was replaced: clients that connect there do not reach this provider (find out what replaced it, then restart the provider)
     ");
     drop(other);
     // Each change is said once, however often somebody asks.

@@ -204,7 +204,7 @@ fn an_owner_is_refused_where_the_driver_writes() {
     let (code, said, err) = run(keyferry().args(["check", "--strict"]).arg(&owner), "");
     assert_eq!(code, 0, "{said}{err}");
     insta::assert_snapshot!(said.replace(&owner.display().to_string(), "owner.yaml"), @"
-    owner.yaml:22:16: note: class owner: object 1 (server.key): owner: works with `delivery: provider` only, and whether the node has that is in its configuration (add --config FILE)
+    owner.yaml:22:16: note: class owner: object 1 (server.key): owner: works only with `delivery: provider` in the node's configuration (add --config FILE to check that)
     2 objects in 1 class, 1 file: no fault
     ");
 }

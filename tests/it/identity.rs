@@ -108,7 +108,7 @@ async fn the_api_server_may_review_the_tokens() {
     // The token is the web Pod's, whatever Pod the request names.
     let refused = provider.mount(house.request(&pod("shop", "web-9", "web"), CLASS)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated);
-    insta::assert_snapshot!(refused.message(), @r#"IdentityUnverified: name: the token is that of the Pod "web-0", but the mount is for "web-9" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(refused.message(), @r#"IdentityUnverified: name: the token is that of the Pod "web-0", but the mount is for "web-9" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"#);
     server.go_down();
     assert!(provider.mount(good).await.is_ok(), "believed for two minutes");
     assert!(!provider.log().contains("canary"));
@@ -135,7 +135,7 @@ fn what_is_left_out_must_be_there() {
         if what == "review" {
             insta::assert_snapshot!(errors, @"error: identity: verify: token-review: this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (use jwks outside of a cluster)");
         } else {
-            insta::assert_snapshot!(errors, @"error: identity: issuer: is left out, so it is read from the daemon's own token, /var/run/secrets/kubernetes.io/serviceaccount/token: it cannot be read: No such file or directory (os error 2) (set identity.issuer: kubectl get --raw /.well-known/openid-configuration shows it; or let kubelet mount a token: automountServiceAccountToken: true); jwks: is left out, so the keys are the API server's, but this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (set identity.jwks.file or identity.jwks.url)");
+            insta::assert_snapshot!(errors, @"error: identity: issuer: is missing, so Keyferry reads it from the daemon's own token, /var/run/secrets/kubernetes.io/serviceaccount/token: it cannot be read: No such file or directory (os error 2) (set identity.issuer: kubectl get --raw /.well-known/openid-configuration shows it; or let kubelet mount a token: automountServiceAccountToken: true); jwks: is missing, so the keys come from the API server, but this process is not in a Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (set identity.jwks.file or identity.jwks.url)");
         }
     }
 }

@@ -222,7 +222,7 @@ impl Judge<'_> {
     fn note_owner(&mut self, subject: &Subject<'_>, plan: &Plan) {
         let Some(object) = plan.objects.iter().find(|object| object.owner.is_some()).filter(|_| self.policy.is_none()) else { return };
         let message = format!(
-            "{}: owner: works with `delivery: provider` only, and whether the node has that is in its configuration (add --config FILE)",
+            "{}: owner: works only with `delivery: provider` in the node's configuration (add --config FILE to check that)",
             object.label()
         );
         let (index, at) = (Some(object.index), subject.place(object, "owner"));

@@ -430,7 +430,7 @@ fn objects_that_are_no_text_and_empty_documents_are_judged_once() {
     ]);
     assert_snapshot!(bench.run("DIR/null.yaml DIR/list.yaml DIR/empty.yaml"), @r#"
     1
-    DIR/null.yaml:4:52: error: class a: spec.parameters.objects: is nothing, but must be a text ("" is the empty one)
+    DIR/null.yaml:4:52: error: class a: spec.parameters.objects: has no value, but must be a text (an empty one is "")
     DIR/list.yaml:4:52: error: class a: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
     1 object in 3 classes, 3 files: 2 faults
     "#);

@@ -87,7 +87,7 @@ pub(super) fn held_against(driver: &CsiDriver, wanted: &Wanted) -> Vec<Diagnosis
 fn not_known(wanted: &Wanted, why: &str) -> Diagnosis {
     let listed: Vec<String> = wanted.iter().map(|(audience, by)| format!("{audience} ({})", by.join(", "))).collect();
     let remedy = format!(
-        "check that the object has them, or let the daemon read it (`get` on csidrivers); if it has no others: {}",
+        "check that the object has them, or let the daemon read it (`get` on csidrivers); if the object has no other audiences, run: {}",
         patch(wanted.keys().map(String::as_str))
     );
     Diagnosis::warn(WHAT, format!("not known: {why}. Needed in tokenRequests of {CSI_DRIVER}: {}", listed.join(", ")), remedy)

@@ -44,7 +44,7 @@ fn kubelet(dir: &Path, delivery: DeliveryMode, in_pod: bool) -> Diagnosis {
         (Err(_), DeliveryMode::Driver) if in_pod => Diagnosis::warn(what, "not known: this Pod does not see its pods/", ON_THE_NODE),
         (Err(error), DeliveryMode::Driver) => Diagnosis::warn(what, format!("pods/: {error}"), remedy),
         (Err(error), DeliveryMode::Provider) => {
-            Diagnosis::fail(what, format!("pods/: {error}: no volume can be written (delivery: provider)"), remedy)
+            Diagnosis::fail(what, format!("pods/: {error}, so Keyferry cannot write volumes (delivery: provider)"), remedy)
         }
     }
 }

@@ -18,7 +18,7 @@ const DEFAULT: &str = "2m (the driver's default)";
 pub(super) async fn examine(socket: &Path, version: &str) -> Diagnosis {
     match process::pid(socket).await.and_then(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok()) {
         Some(line) => judge(version, &String::from_utf8_lossy(&line).split('\0').collect::<Vec<_>>()),
-        None => not_known("the driver's process is not seen from here"),
+        None => not_known("the doctor does not see the driver's process"),
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn judge(version: &str, arguments: &[&str]) -> Diagnosis {
     }
     let interval = last(arguments, "rotation-poll-interval").map_or_else(|| DEFAULT.to_owned(), clean);
     if is_before_1_6(version) {
-        return Diagnosis::ok(WHAT, format!("is {interval}, the period of a loop: drivers before 1.6.0 skip no mount"));
+        return Diagnosis::ok(WHAT, format!("is {interval}: drivers before 1.6.0 use it only for a loop, and skip no mount"));
     }
     if is_nothing(&interval) {
         return Diagnosis::ok(WHAT, format!("is {interval}, so the driver skips no mount"));

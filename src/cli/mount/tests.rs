@@ -389,7 +389,7 @@ async fn a_target_that_cannot_be_written_is_said() {
     insta::assert_snapshot!(stage.mount(&["--target", "@/class.yaml"]).await.failure(&stage), @"1: --target @/class.yaml: Not a directory (os error 20)");
     fs::create_dir(stage.path("volume")).unwrap();
     fs::write(stage.path("volume/app.conf"), "mine").unwrap();
-    insta::assert_snapshot!(stage.mount(&["--target", "@/volume"]).await.failure(&stage), @"1: --target @/volume: cannot write the volume: app.conf is in the way, and was not made by a volume's writer (move it elsewhere)");
+    insta::assert_snapshot!(stage.mount(&["--target", "@/volume"]).await.failure(&stage), @"1: --target @/volume: cannot write the volume: app.conf is already there, and no writer of volumes made it (move it elsewhere)");
 }
 
 #[test]

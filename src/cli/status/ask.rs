@@ -102,8 +102,7 @@ fn clean_line(body: &[u8]) -> String {
 fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => {
-            "is `keyferry serve` running here, and is this its stateDir? Daemons before 0.2.0 have no status socket; the log of newer ones \
-             says why they could not make it"
+            "is `keyferry serve` running here, and is this its stateDir? If it is, its log says why it could not make the socket"
         }
         io::ErrorKind::ConnectionRefused => "no daemon listens there any more: its log says why it ended",
         io::ErrorKind::PermissionDenied => "run the command as root, or as the daemon's user",

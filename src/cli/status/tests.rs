@@ -33,7 +33,7 @@ fn fine() -> Report {
     };
     Report {
         v: FORM,
-        version: "0.2.0".into(),
+        version: "0.1.0".into(),
         now: now(),
         started: ago(200_000),
         configuration: Some(ConfigurationReport {
@@ -117,7 +117,7 @@ fn broken() -> Report {
 #[test]
 fn a_quiet_node_is_a_short_page() {
     insta::assert_snapshot!(text::show(&fine(), 100), @"
-    keyferry 0.2.0, running for 2 days
+    keyferry 0.1.0, running for 2 days
     Configuration /etc/keyferry/keyferry.yaml, sha256 9f86d081884c, in force for 60 min
 
     Pods without their volume: none (70 s ago)
@@ -141,7 +141,7 @@ fn what_is_wrong_comes_first_and_fits_the_page() {
     let shown = text::show(&broken(), 100);
     assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
     insta::assert_snapshot!(shown, @"
-    keyferry 0.2.0, running for 2 days
+    keyferry 0.1.0, running for 2 days
     Configuration /etc/keyferry/keyferry.yaml, sha256 9f86d081884c, in force for 60 min
       NOT CURRENT: /etc/keyferry/keyferry.yaml:3:1: polcy: is not a known key (did you mean `policy`?)
 
@@ -214,7 +214,7 @@ async fn refused(socket: &Path, folder: &Path) -> String {
 async fn where_nobody_answers_the_reason_is_told() {
     let folder = crate::folder::new();
     let socket = folder.path().join("status.sock");
-    insta::assert_snapshot!(refused(&socket, folder.path()).await, @"DIR/status.sock: cannot connect: No such file or directory (os error 2) (is `keyferry serve` running here, and is this its stateDir? Daemons before 0.2.0 have no status socket; the log of newer ones says why they could not make it)");
+    insta::assert_snapshot!(refused(&socket, folder.path()).await, @"DIR/status.sock: cannot connect: No such file or directory (os error 2) (is `keyferry serve` running here, and is this its stateDir? If it is, its log says why it could not make the socket)");
     drop(StdListener::bind(&socket).unwrap());
     insta::assert_snapshot!(refused(&socket, folder.path()).await, @"DIR/status.sock: cannot connect: Connection refused (os error 111) (no daemon listens there any more: its log says why it ended)");
     std::fs::remove_file(&socket).unwrap();

@@ -517,7 +517,7 @@ fn recipient(text: &str) -> Result<Recipient, VaultCliError> {
         ));
     }
     let remedy = "it starts with age1; an identity file has it after `# public key:`";
-    text.parse().map_err(|_| usage(format!("what was given is not an X25519 recipient ({remedy})")))
+    text.parse().map_err(|_| usage(format!("the argument is not an X25519 recipient ({remedy})")))
 }
 
 pub(super) fn usage(problem: impl Into<String>) -> VaultCliError {

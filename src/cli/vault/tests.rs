@@ -187,7 +187,7 @@ fn what_was_asked_for_wrongly_has_exit_code_2_and_quotes_no_value() {
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=- g=-"), @"2 error: only one field can be read from standard input (give the others by FIELD=@FILE)");
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=@"), @"2 error: the field f: a file's name belongs after the @");
     assert_snapshot!(bench.failure("init --vault DIR/vault --recipient AGE-SECRET-KEY-1hunter2"), @"2 error: a secret key was given instead of a recipient, and other users of this machine may have seen it (a recipient starts with age1)");
-    assert_snapshot!(bench.failure("init --vault DIR/vault --recipient hunter2"), @"2 error: what was given is not an X25519 recipient (it starts with age1; an identity file has it after `# public key:`)");
+    assert_snapshot!(bench.failure("init --vault DIR/vault --recipient hunter2"), @"2 error: the argument is not an X25519 recipient (it starts with age1; an identity file has it after `# public key:`)");
     for line in [
         "set --vault DIR/vault",
         "set --vault DIR/vault a",

@@ -16,7 +16,9 @@ const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 /// Why Keyferry does not write to a target folder. The message begins with the request's key.
 #[derive(Debug, Error)]
 pub enum TargetError {
-    #[error("target_path: {target} is not of the form {expected} (only this Pod's own CSI volumes are written; is `kubeletDir` right?)")]
+    #[error(
+        "target_path: {target} is not of the form {expected} (Keyferry writes only this Pod's own CSI volumes; is `kubeletDir` right?)"
+    )]
     Elsewhere { target: String, expected: String },
     #[error("target_path: {target} is not in memory (a secret must not touch a disk; the driver mounts a tmpfs there first)")]
     NotInMemory { target: String },

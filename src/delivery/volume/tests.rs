@@ -336,7 +336,7 @@ fn strangers_are_left_alone_and_refused_where_they_are_in_the_way() {
         let dir = TempDir::new().unwrap();
         symlink(pointer, dir.path().join(POINTER)).unwrap();
         insta::allow_duplicates! {
-            insta::assert_snapshot!(put(dir.path(), &before()).unwrap_err(), @"cannot write the volume: ..data is in the way, and was not made by a volume's writer (move it elsewhere)");
+            insta::assert_snapshot!(put(dir.path(), &before()).unwrap_err(), @"cannot write the volume: ..data is already there, and no writer of volumes made it (move it elsewhere)");
         }
     }
 }
@@ -421,7 +421,7 @@ fn only_this_pods_own_volumes_have_the_right_shape() {
         assert!(matches!(open_target(root.path(), uid, &target), Err(TargetError::Elsewhere { .. })), "{uid}");
     }
     let error = open_target(Path::new("/var/lib/kubelet"), "uid", "/etc/cron.d").unwrap_err();
-    insta::assert_snapshot!(error, @"target_path: /etc/cron.d is not of the form /var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)");
+    insta::assert_snapshot!(error, @"target_path: /etc/cron.d is not of the form /var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/<volume>/mount (Keyferry writes only this Pod's own CSI volumes; is `kubeletDir` right?)");
 }
 
 #[test]

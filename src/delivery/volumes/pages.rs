@@ -201,7 +201,7 @@ impl Pages {
                 used_kib = kib(self.shares.used()),
                 limit_kib = kib(self.shares.capacity()),
                 most = most.join(", "),
-                "a volume was not written: its namespace has its share of limits.volumeBytes"
+                "a volume was not written: its namespace has used its share of limits.volumeBytes"
             );
         }
         NoRoom { pages }

@@ -49,7 +49,7 @@ impl Frames {
                 Ok(Step::Pass(some)) => passed += some,
                 Ok(Step::Wait) => return passed,
                 Err(Malformed(what)) => {
-                    tracing::debug!(what, "this client's HTTP/2 is passed on unrepaired from here on");
+                    tracing::debug!(what, "Keyferry does not repair this client's HTTP/2 from here on");
                     self.stop();
                 }
             }

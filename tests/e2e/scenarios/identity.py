@@ -126,8 +126,8 @@ def without_our_audience(cluster):
     cluster.apply(pod("pretends", "thief", "pretends"))
     cluster.waits_with("thief", "pretends", "IdentityUnverified")
     same(cluster.events("thief", "pretends")[-1], failed_mount("Unauthenticated", "thief", "pretends",
-         'IdentityUnverified: namespace: the token is that of a Pod in the namespace "who", but the mount is for "thief" (kubelet sends the Pod\'s own: take '
-         f"{TOKENS} out of the class's parameters and the volume's attributes)"), "the event")
+         'IdentityUnverified: namespace: the token is that of a Pod in the namespace "who", but the mount is for "thief" (remove '
+         f"{TOKENS} from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)"), "the event")
     ask_driver(cluster, tokenRequests=[{"audience": "vault"}])
     applies(cluster, "another-audience")
     waits(cluster, "another-audience", message("IdentityUnverified", "the driver sent tokens for"))

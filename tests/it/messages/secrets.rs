@@ -122,7 +122,7 @@ async fn texts_that_are_not_what_the_class_says() {
     # binary, in a whole secret
     InvalidArgument InvalidRequest: object 1 (bad): files/shop/bad: its field "bin" is binary, which JSON cannot hold (deliver it with `field`, or all with `fields: "*"`)
     # a whole secret, to be decoded
-    InvalidArgument InvalidRequest: object 1 (bad): files/shop/bad: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for a file each)
+    InvalidArgument InvalidRequest: object 1 (bad): files/shop/bad: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for one file per field)
     # fields that are not file names
     InvalidArgument InvalidRequest: object 1 (names/): files/shop/names: its field "a/../b" cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)
     "#);

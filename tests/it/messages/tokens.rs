@@ -105,13 +105,13 @@ async fn tokens_that_prove_nothing() {
     # the API server's under ours
     Unauthenticated IdentityUnverified: audience: the token is for "", but this daemon takes tokens for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)
     # another Pod of the same ServiceAccount
-    Unauthenticated IdentityUnverified: name: the token is that of the Pod "web-1", but the mount is for "web-0" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: name: the token is that of the Pod "web-1", but the mount is for "web-0" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # another namespace
-    Unauthenticated IdentityUnverified: namespace: the token is that of a Pod in the namespace "bank", but the mount is for "shop" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: namespace: the token is that of a Pod in the namespace "bank", but the mount is for "shop" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # another ServiceAccount
-    Unauthenticated IdentityUnverified: serviceAccount: the token is that of a Pod of the ServiceAccount "admin", but the mount is for "web" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: serviceAccount: the token is that of a Pod of the ServiceAccount "admin", but the mount is for "web" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # the Pod's predecessor of the same name
-    Unauthenticated IdentityUnverified: uid: the token is that of the Pod with the uid "uid-older", but the mount is for "uid-shop-web-0" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: uid: the token is that of the Pod with the uid "uid-older", but the mount is for "uid-shop-web-0" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # another issuer's
     Unauthenticated IdentityUnverified: issuer: the token is from "https://elsewhere.example", but this daemon takes tokens from "https://oidc.example" (identity.issuer must be the issuer of this cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it)
     # expired
@@ -125,16 +125,16 @@ async fn tokens_that_prove_nothing() {
     # claims changed after signing
     Unauthenticated IdentityUnverified: signature: the token's signature was not made by key "<key 0>" (P-256) of <house>/jwks.json (compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is not this cluster's)
     # alg none
-    Unauthenticated IdentityUnverified: algorithm: the token is not signed: its `alg` is "none" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: algorithm: the token is not signed: its `alg` is "none" (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # alg HS256
-    Unauthenticated IdentityUnverified: algorithm: the token is signed with "HS256", a shared secret's algorithm, which proves no issuer (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: algorithm: the token is signed with "HS256", an algorithm with a shared secret, which does not prove the issuer (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # no signature
     Unauthenticated IdentityUnverified: signature: the token's signature was not made by key "<key 0>" (P-256) of <house>/jwks.json (compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is not this cluster's)
     # two parts
-    Unauthenticated IdentityUnverified: token: it cannot be read: it is not three parts joined by dots (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: token: it cannot be read: it is not three parts joined by dots (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # no token
-    Unauthenticated IdentityUnverified: token: it cannot be read: it is not three parts joined by dots (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: token: it cannot be read: it is not three parts joined by dots (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     # 29 KiB
-    Unauthenticated IdentityUnverified: token: it cannot be read: 29200 bytes, and at most 16384 are read (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    Unauthenticated IdentityUnverified: token: it cannot be read: 29200 bytes, and at most 16384 are read (remove csi.storage.k8s.io/serviceAccount.tokens from the class's parameters and the volume's attributes: kubelet sends the Pod's own token)
     "#);
 }

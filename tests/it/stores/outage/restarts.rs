@@ -175,7 +175,7 @@ async fn a_wipe_works_on_a_running_daemon() {
     let (code, out, _) = outage.cache(&["wipe", "bao/kv/data/shop/d"]);
     assert_eq!(
         (code, out.as_str()),
-        (0, "removed 1 answer of bao/kv/data/shop/d: earlier answers of the store serve nobody on this node\n")
+        (0, "removed 1 answer of bao/kv/data/shop/d: Pods on this node do not get these earlier answers any more\n")
     );
     assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendUnavailable: "), "from memory neither");
     assert_eq!(outage.mount_with(&web(), &class(1)).await, Ok("one".to_owned()));
