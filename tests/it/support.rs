@@ -277,7 +277,7 @@ impl Provider {
     pub async fn get(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let log = self.log();
-        let ready = log.lines().find(|line| line.contains("ready") && line.contains("127.0.0.1:")).unwrap();
+        let ready = log.lines().find(|line| is_ready(line)).unwrap();
         let address: String = ready[ready.find("127.0.0.1:").unwrap()..].chars().take_while(|c| !matches!(c, '"' | ' ')).collect();
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
@@ -355,14 +355,19 @@ pub fn shown(answer: &MountResponse) -> Vec<String> {
     answer.files.iter().map(|file| format!("{} {:04o} {}", file.path, file.mode, String::from_utf8_lossy(&file.contents))).collect()
 }
 
+/// Whether it is the line "ready", in JSON or as text.
+fn is_ready(line: &str) -> bool {
+    line.contains("\"message\":\"ready\"") || line.contains(" ready ")
+}
+
 /// Gathers the log, and reports when the line "ready" came.
 fn follow(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> std::sync::mpsc::Receiver<()> {
     let (ready, received) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let is_ready = line.contains("\"message\":\"ready\"") || line.contains(" ready ");
+            let was_ready = is_ready(&line);
             log.lock().unwrap().push(line);
-            if is_ready {
+            if was_ready {
                 let _ = ready.send(());
             }
         }
