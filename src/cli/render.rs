@@ -122,8 +122,11 @@ fn rendered(plan: &Plan, values: &Values) -> Result<Rendered, Failure> {
     render::render(plan, &secrets, FileMode::DEFAULT, limits, &salts, &Steps::of(OF_A_MOUNT)).map_err(|unrendered| match unrendered {
         Unrendered::Faults(faults) => {
             let more = if faults.more() > 0 { format!("... and {} more", faults.more()) } else { String::new() };
-            let line =
-                |RenderFault { object, secret, problem, code }: &RenderFault| format!("{code}: {object}: {}: {problem}\n", named(secret));
+            let line = |RenderFault { object, secret, problem, code }: &RenderFault| {
+                // A problem may name another secret of the class.
+                let problem = plan.secrets.iter().fold(problem.clone(), |text, secret| text.replace(&secret.to_string(), &named(secret)));
+                format!("{code}: {object}: {}: {problem}\n", named(secret))
+            };
             Failure::fault(faults.iter().map(line).chain([more]).collect::<String>())
         }
         // This limit is all the memory that a mount may have.

@@ -232,7 +232,9 @@ impl Template {
                 names: steps.clone(),
                 fault: fault(format!("{} is not there (correct the name, or write `| default('')`)", quoted(&steps.join(".")))),
             },
-            None => Unrendered::Fault(fault("a name is not there (correct it, or write `| default('')`)".to_owned())),
+            None => Unrendered::Fault(fault(
+                "a name, or what `first`, `last` or `jmespath` looks for, is not there (correct it, or write `| default('')`)".to_owned(),
+            )),
         }
     }
 }

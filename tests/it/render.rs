@@ -263,3 +263,23 @@ fn only_one_of_both_is_the_standard_input() {
     let (code, _, errors) = run(keyferry().args(["render", "-f", "/no/class", "--values", "/no/values"]), "");
     assert_eq!((code, errors.as_str()), (2, "error: /no/class: cannot be read: No such file or directory (os error 2)\n"));
 }
+
+/// A class that names no backend has no backend in its messages, also where a message names two secrets.
+#[test]
+fn messages_name_secrets_as_the_class_does() {
+    let class = |objects: &str| {
+        let head = "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata: { name: shop }\n";
+        format!("{head}spec: {{ provider: keyferry, parameters: {{ objects: '{objects}' }} }}\n")
+    };
+    let values = "shop/db: { user: a }\nshop/api: { user: b }\n";
+    let merged = class("[{ path: f, format: json, secrets: [shop/db, { secret: shop/api, backend: bao }] }]");
+    insta::assert_snapshot!(refused(&merged, values), @r#"
+    1
+    error: InvalidRequest: object 1 (f): bao/shop/api: its field "user" is a field of shop/db, too (name the fields of each with `fields`, or make a separate file for each secret)
+    "#);
+    let merged = class("[{ path: f, format: json, secrets: [{ secret: shop/api, backend: bao }, shop/db] }]");
+    insta::assert_snapshot!(refused(&merged, values), @r#"
+    1
+    error: InvalidRequest: object 1 (f): shop/db: its field "user" is a field of bao/shop/api, too (name the fields of each with `fields`, or make a separate file for each secret)
+    "#);
+}

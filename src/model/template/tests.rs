@@ -221,7 +221,7 @@ fn what_fails_while_it_is_rendered() {
     line 2: "db.pasword" is not there (correct the name, or write `| default('')`)
     line 2: "db.other" is not there (correct the name, or write `| default('')`)
     line 1: within `[ ]` write a name in quotes; after a name under `secrets`, a variable works too (for an item of a list use `first`, `last` or `jmespath`)
-    line 1: a name is not there (correct it, or write `| default('')`)
+    line 1: a name, or what `first`, `last` or `jmespath` looks for, is not there (correct it, or write `| default('')`)
     line 1: "db.nested.lost.deep" is not there (correct the name, or write `| default('')`)
     line 1: "db.lost" is not there (correct the name, or write `| default('')`)
     line 1: the value to be written is `none`, which has no text (test it with `if`, or write `| default('', true)`)

@@ -115,8 +115,8 @@ impl Queue {
         }
     }
 
-    /// Takes another thread if no job began since `before` and something waits. Answers that a hanging thread held back go out. `None`: there
-    /// are no threads, and nobody watches from now on.
+    /// Takes another thread if no job began since `before` and something waits. Answers that a hanging thread held back go out. `None`: no
+    /// thread is left, so nobody watches from now on.
     fn look_after(self: &Arc<Self>, before: u64) -> Option<u64> {
         let mut state = self.state();
         let answers = state.answers();
@@ -245,6 +245,20 @@ mod tests {
         assert_eq!(answers, (0..500).collect::<Vec<_>>());
         while queue.state().threads > 0 {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Otherwise a daemon would wake up 20 times per second for ever after its first file.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_watches_where_nothing_runs() {
+        let queue = Arc::new(Queue::default());
+        for _ in 0..3 {
+            assert_eq!(queue.run(&"shop".into(), || 7).await.ok(), Some(7));
+            assert!(queue.state().is_watched);
+            while queue.state().is_watched {
+                sleep(PATIENCE).await;
+            }
+            assert_eq!(queue.state().threads, 0);
         }
     }
 
