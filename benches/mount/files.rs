@@ -93,8 +93,8 @@ pub async fn bench(factor: usize) -> Outcome<()> {
 }
 
 /// The medians of a mount and of its floor, ten bare decryptions. Each time every file is a new one that nobody has changed for a moment,
-/// and the machine has been idle. So both sides start cold. Client and floor each run on one thread: the changes of threads within a client
-/// are not Keyferry's, and each takes 50 to 90 µs on an idle machine.
+/// and the machine has been idle. So both sides start cold. The client runs on one thread, as the floor does: on an idle machine, one thread
+/// takes 50 to 90 µs to wake another, and within the client this is not Keyferry's time.
 fn first_sights(house: &House, request: &MountRequest) -> Outcome<(f64, f64)> {
     let (identity, mut ours, mut floor) = (house.identity()?, Vec::new(), Vec::new());
     let one_thread = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
