@@ -268,7 +268,7 @@ impl Volume {
     fn write_in_room(&self, target: &File, id: Id, files: &[VolumeFile<'_>]) -> Result<Written, VolumeError> {
         let (pages, weight) = (self.volumes.pages(), volume::weight(files));
         let mut room = None;
-        let written = volume::write_in(target, files, self.clock.now(), &mut |former| {
+        let written = volume::write_of_pod(target, files, self.clock.now(), &mut |former| {
             room = Some(pages.room(&self.tenant, id, former, weight).map_err(no_room)?);
             Ok(())
         });

@@ -19,9 +19,11 @@
 //! 3. Fill a new data folder, to which nothing points yet. A crash leaves it for the next cleaning.
 //! 4. Make the links of new names. Until the switch they lead nowhere: a program that opens one gets "does not exist".
 //! 5. Rename the new pointer over the old one: the switch. Every name now opens its new file.
-//! 6. Remove the former data folder and the links of removed names, which lead nowhere since the switch.
+//! 6. In a Pod's volume, exchange each link with what has its name, if that is something else: a provider that was here before may have
+//!    written the file itself. A crash leaves some of its files for the next write.
+//! 7. Remove the former data folder and the links of removed names, which lead nowhere since the switch.
 //!
-//! So at any moment every name opens its former file or its new one, or does not exist, and this is the same for all names. Nothing is
+//! So at any moment every name opens its former file or its new one, or does not exist. This is the same for all names, except in step 6. Nothing is
 //! synced to a disk: a volume is a tmpfs, and a power cut deletes it.
 //!
 //! The writer opens each folder as a file descriptor, and reaches everything in it from there. It never follows a link.
@@ -39,7 +41,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -55,6 +57,9 @@ const POINTER: &str = "..data";
 
 /// The next pointer, before the switch.
 const NEXT_POINTER: &str = "..data_tmp";
+
+/// A link that is about to take the place of something else; then that thing, until it is removed.
+const EXCHANGED: &str = "..link_tmp";
 
 /// The last letter of the name of each data folder that this writer made.
 const OWN: u8 = b'k';
@@ -109,6 +114,7 @@ pub enum Step {
     Own,
     Read,
     Remove,
+    Replace,
     SetMode,
     Switch,
 }
@@ -116,16 +122,17 @@ pub enum Step {
 /// Writes a volume: afterwards it has these files and no others.
 ///
 /// `dir` is the volume's folder, opened in any way that allows to reach files in it. `now` goes into the data folder's name. Keyferry
-/// leaves alone what is in the folder and was not made by a writer of volumes. Two writes to one volume at the same time are kept apart
+/// leaves alone what is in the folder and was not made by a writer of volumes, and refuses to write if such a thing is in the way. Two writes to one volume at the same time are kept apart
 /// within this process, not between processes. Blocks for as long as the file system does.
 pub fn write(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp) -> Result<Written, VolumeError> {
-    write_in(dir, files, now, &mut |_| Ok(()))
+    write_watched(dir, files, now, InTheWay::Refused, &mut |_| Ok(()), &mut |_| Ok(()))
 }
 
-/// As [`write()`], with a question that is asked before anything new is written: is there room for the files? Its argument says whether the
+/// As [`write()`], for the volume of a Pod: what is in the way of a file is replaced, as the driver does it. Such things are files that
+/// another provider wrote itself. `room` is asked before anything new is written: is there room for the files? Its argument says whether the
 /// volume has files now. If nothing has to be written, the question is not asked.
-pub fn write_in(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: Room<'_>) -> Result<Written, VolumeError> {
-    write_watched(dir, files, now, room, &mut |_| Ok(()))
+pub fn write_of_pod(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: Room<'_>) -> Result<Written, VolumeError> {
+    write_watched(dir, files, now, InTheWay::Replaced, room, &mut |_| Ok(()))
 }
 
 /// Whether the volume already has these files and no others: then a write would touch nothing.
@@ -146,23 +153,37 @@ pub fn is_own(dir: impl AsFd) -> bool {
     target.is_ok_and(|target| is_own_data_folder(target.to_bytes()))
 }
 
-/// As [`write_in()`], with a hook that is called before each step and can make it fail: for tests that stop the writer at every step.
-fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: Room<'_>, hook: Hook<'_>) -> Result<Written, VolumeError> {
+/// With a hook that is called before each step and can make it fail: for tests that stop the writer at every step.
+fn write_watched(
+    dir: impl AsFd,
+    files: &[VolumeFile<'_>],
+    now: Timestamp,
+    in_the_way: InTheWay,
+    room: Room<'_>,
+    hook: Hook<'_>,
+) -> Result<Written, VolumeError> {
     let names = top_level_names(files)?;
     // A descriptor of its own: the caller's may be a bare path (`O_PATH`), which cannot be listed.
     let dir = open_folder(dir.as_fd(), Path::new(".")).map_err(|cause| failed(Step::Read, ".", cause))?;
     let _turn = Turn::take(&dir)?;
     let mut volume = Volume { dir, hook };
     let former = volume.in_force()?;
-    volume.refuse_strangers(&names)?;
+    let strangers = volume.strangers(&names)?;
+    if let (Some(name), InTheWay::Refused) = (strangers.first(), in_the_way) {
+        return Err(VolumeError::Occupied { name: (*name).to_owned() });
+    }
     volume.sweep(former.as_ref())?;
     if former.as_ref().is_some_and(|data| data.holds(files)) {
-        volume.link(&names)?; // a no-op, unless a link was lost
+        volume.link(&names, &strangers)?; // a no-op, unless a link was lost
+        volume.replace_strangers(&strangers)?;
         return Ok(Written::Unchanged);
     }
     room(former.is_some())?;
-    match volume.replace(files, &names, now) {
-        Ok(new) => volume.sweep(Some(&new)).map(|()| Written::Changed).map_err(|error| VolumeError::Untidy(Box::new(error))),
+    match volume.replace(files, &names, &strangers, now) {
+        Ok(new) => {
+            let tidied = volume.replace_strangers(&strangers).and_then(|()| volume.sweep(Some(&new)));
+            tidied.map(|()| Written::Changed).map_err(|error| VolumeError::Untidy(Box::new(error)))
+        }
         Err(error) => {
             // Gives back the room that was taken. The next write removes what cannot be removed now.
             let _ = volume.sweep(former.as_ref());
@@ -175,6 +196,13 @@ fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room:
 pub type Room<'r> = &'r mut dyn FnMut(bool) -> Result<(), VolumeError>;
 
 type Hook<'h> = &'h mut dyn FnMut(Step) -> Result<(), Errno>;
+
+/// What happens to a thing that has the name of a file of ours, and was not made by a writer of volumes.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum InTheWay {
+    Refused,
+    Replaced,
+}
 
 /// A volume's folder, used by its one writer.
 struct Volume<'h> {
@@ -220,15 +248,26 @@ impl Volume<'_> {
         }
     }
 
-    /// A name that something else already has cannot become one of our links. This is checked before anything is written.
-    fn refuse_strangers(&self, names: &BTreeSet<&str>) -> Result<(), VolumeError> {
+    /// The names that something else already has, which cannot become one of our links.
+    fn strangers<'n>(&self, names: &BTreeSet<&'n str>) -> Result<BTreeSet<&'n str>, VolumeError> {
+        let mut strangers = BTreeSet::new();
         for name in names {
             match rustix::fs::statat(&self.dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => {}
                 Err(cause) => return Err(failed(Step::Read, name, cause)),
                 Ok(_) if self.is_link(OsStr::new(name)) => {}
-                Ok(_) => return Err(VolumeError::Occupied { name: (*name).to_owned() }),
+                Ok(_) => drop(strangers.insert(*name)),
             }
+        }
+        Ok(strangers)
+    }
+
+    /// Each name goes from the other thing to our link at once. It is always there.
+    fn replace_strangers(&mut self, names: &BTreeSet<&str>) -> Result<(), VolumeError> {
+        for name in names {
+            self.step(Step::Link, name, |dir| rustix::fs::symlinkat(format!("{POINTER}/{name}"), dir, EXCHANGED))?;
+            self.step(Step::Replace, name, |dir| rustix::fs::renameat_with(dir, EXCHANGED, dir, *name, RenameFlags::EXCHANGE))?;
+            self.remove_tree(OsStr::new(EXCHANGED))?;
         }
         Ok(())
     }
@@ -245,8 +284,10 @@ impl Volume<'_> {
             let shown = entry.name.to_string_lossy();
             if is_data_folder(entry.name.as_bytes()) {
                 if keep.is_none_or(|data| data.name.as_bytes() != entry.name.as_bytes()) {
-                    self.remove_data(&entry.name)?;
+                    self.remove_tree(&entry.name)?;
                 }
+            } else if entry.name == EXCHANGED {
+                self.remove_tree(&entry.name)?;
             } else if entry.name == NEXT_POINTER || (!kept.contains(&entry.name) && self.is_link(&entry.name)) {
                 self.step(Step::Remove, &shown, |dir| rustix::fs::unlinkat(dir, &entry.name, AtFlags::empty()))?;
             }
@@ -254,14 +295,20 @@ impl Volume<'_> {
         Ok(())
     }
 
-    fn remove_data(&mut self, name: &OsStr) -> Result<(), VolumeError> {
+    fn remove_tree(&mut self, name: &OsStr) -> Result<(), VolumeError> {
         let hook = &mut *self.hook;
         let removed = remove_tree(self.dir.as_fd(), name, &mut || hook(Step::Remove));
         removed.map_err(|cause| failed(Step::Remove, &name.to_string_lossy(), cause))
     }
 
     /// Fills a new data folder and switches to it.
-    fn replace(&mut self, files: &[VolumeFile<'_>], names: &BTreeSet<&str>, now: Timestamp) -> Result<Data, VolumeError> {
+    fn replace(
+        &mut self,
+        files: &[VolumeFile<'_>],
+        names: &BTreeSet<&str>,
+        strangers: &BTreeSet<&str>,
+        now: Timestamp,
+    ) -> Result<Data, VolumeError> {
         let data = self.make_data_folder(now)?;
         for folder in files.iter().flat_map(|file| file.path.parents()).collect::<BTreeSet<_>>() {
             self.step(Step::MakeFolder, folder, |_| make_folder(data.dir.as_fd(), Path::new(folder), FOLDER_MODE.into()))?;
@@ -271,7 +318,7 @@ impl Volume<'_> {
         }
         // Last, so that only this process's user can see a volume that is half full.
         self.step(Step::SetMode, &data.name, |_| rustix::fs::fchmod(&data.dir, Mode::from(u32::from(FOLDER_MODE))))?;
-        self.link(names)?;
+        self.link(names, strangers)?;
         self.step(Step::Link, NEXT_POINTER, |dir| rustix::fs::symlinkat(&*data.name, dir, NEXT_POINTER))?;
         self.step(Step::Switch, POINTER, |dir| rustix::fs::renameat(dir, NEXT_POINTER, dir, POINTER))?;
         Ok(data)
@@ -307,8 +354,8 @@ impl Volume<'_> {
     }
 
     /// Makes the links that are not there yet.
-    fn link(&mut self, names: &BTreeSet<&str>) -> Result<(), VolumeError> {
-        for name in names {
+    fn link(&mut self, names: &BTreeSet<&str>, strangers: &BTreeSet<&str>) -> Result<(), VolumeError> {
+        for name in names.difference(strangers) {
             if !self.is_link(OsStr::new(name)) {
                 self.step(Step::Link, name, |dir| rustix::fs::symlinkat(format!("{POINTER}/{name}"), dir, *name))?;
             }
@@ -404,6 +451,7 @@ impl fmt::Display for Step {
             Self::Own => "set the owner of",
             Self::Read => "read",
             Self::Remove => "remove",
+            Self::Replace => "replace",
             Self::SetMode => "set the mode of",
             Self::Switch => "switch",
         })

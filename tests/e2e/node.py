@@ -199,7 +199,7 @@ class Node:
                    "--listen-peer-urls", "http://127.0.0.1:2380", "--unsafe-no-fsync", "--log-level", "warn")
         self.spawn(
             "kube-apiserver", self.binaries / "kube-apiserver",
-            "--etcd-servers", etcd, "--secure-port", "443", "--advertise-address", ADDRESS, "--service-cluster-ip-range", "10.96.0.0/16",
+            "--etcd-servers", etcd, "--bind-address", API_SERVICE, "--secure-port", "443", "--advertise-address", ADDRESS, "--service-cluster-ip-range", "10.96.0.0/16",
             "--tls-cert-file", self.pki / "apiserver.crt", "--tls-private-key-file", self.pki / "apiserver.key",
             "--client-ca-file", self.pki / "ca.crt", "--authorization-mode", "RBAC",
             "--kubelet-client-certificate", self.pki / "admin.crt", "--kubelet-client-key", self.pki / "admin.key",

@@ -7,6 +7,7 @@ Without KUBECONFIG it starts nodes of its own (node.py), several side by side: a
 kind alone. With KUBECONFIG it takes the cluster that is there, and skips what needs the node.
 
 Environment: KUBECONFIG (its nodes have the image already); KUBERNETES and DRIVER choose other versions; KEYFERRY_BINARY is not built, but taken.
+AWS_PROVIDER is the program of AWS's own provider, which scenarios/migrate_aws.py needs.
 Exit code: 0 all passed, 1 one failed, 2 cannot run here.
 """
 
@@ -69,7 +70,7 @@ def parse():
 
 class Scenario:
     """A file of scenarios/. Its module says: a docstring; `SHORT` (of the short list), `LANE` (the node it shares; default `main`),
-    `NEEDS_NODE` (cannot run on a cluster that exists), `NEEDS_FORMER` (starts from version 0.1.0), `ORDER` (of a lane; default 50); and
+    `NEEDS_NODE` (cannot run on a cluster that exists), `NEEDS_FORMER` (starts from version 0.1.0), `NEEDS_AWS_PROVIDER` (skipped without that program), `ORDER` (of a lane; default 50); and
     `run(cluster)`."""
 
     def __init__(self, path):
@@ -80,6 +81,7 @@ class Scenario:
         self.lane = getattr(module, "LANE", "main")
         self.needs_node = getattr(module, "NEEDS_NODE", True)
         self.needs_former = getattr(module, "NEEDS_FORMER", False)
+        self.needs_aws_provider = getattr(module, "NEEDS_AWS_PROVIDER", False)
         self.order = getattr(module, "ORDER", 50)
         self.run = module.run
 
@@ -102,7 +104,15 @@ def chosen(arguments):
         return [scenario for scenario in scenarios if scenario.name in arguments.scenarios]
     if arguments.short:
         return [scenario for scenario in scenarios if scenario.short]
-    return scenarios
+    return [scenario for scenario in scenarios if not left_out(scenario)]
+
+
+def left_out(scenario):
+    """Whether a whole run goes without this scenario. Then it says so."""
+    without = scenario.needs_aws_provider and not os.environ.get("AWS_PROVIDER")
+    if without:
+        print(f"skip   {scenario.name:24} (needs AWS_PROVIDER)")
+    return without
 
 
 def play(cluster, scenarios):
@@ -134,13 +144,14 @@ def on_nodes(arguments, scenarios):
     folder = Path(tempfile.mkdtemp(prefix="keyferry-e2e-"))
     keyferry = tools.daemon()
     former = tools.former() if any(scenario.needs_former for scenario in scenarios) else None
+    aws_provider = tools.aws_provider() if any(scenario.needs_aws_provider for scenario in scenarios) else None
     plan = {
         "keyferry": str(keyferry),
         "binaries": str(tools.kubernetes(version)),
         "driver": str(tools.driver(driver_version)),
         "driver_source": str(tools.driver_source(driver_version)),
         "driver_version": driver_version,
-        "images": [str(image) for image in tools.images(keyferry, folder / "images", former)],
+        "images": [str(image) for image in tools.images(keyferry, folder / "images", former, aws_provider)],
         "former": str(former) if former else None,
     }
     print(f"Kubernetes {version}, driver {driver_version}; built after {time.monotonic() - started:.0f} s", flush=True)
@@ -232,6 +243,7 @@ def collect(cluster):
         "events.txt": ["get", "events", "-A", "--sort-by=.lastTimestamp"],
         "pods.txt": ["describe", "pods", "-A"],
         "daemon.log": ["-n", "keyferry", "logs", "daemonset/keyferry", "--tail=-1"],
+        "aws-provider.log": ["-n", "kube-system", "logs", "--selector=app=csi-secrets-store-provider-aws", "--tail=-1"],
         "daemon-before.log": ["-n", "keyferry", "logs", "daemonset/keyferry", "--tail=-1", "--previous"],
     }.items():
         try:

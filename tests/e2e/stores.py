@@ -117,14 +117,15 @@ cluster_addr = "https://{nodes.SERVERS}:8201"
             return None
 
 
-def make_certificate(home, ca):
-    """A CA, whose certificate is `ca`, and `server.crt` and `server.key` in `home` for the address of the node's servers."""
+def make_certificate(home, ca, names=()):
+    """A CA, whose certificate is `ca`, and `server.crt` and `server.key` in `home` for the address of the node's servers, and for names."""
     def openssl(*arguments):
         nodes.run("openssl", *arguments, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=the store's CA",
             "-keyout", "ca.key", "-out", ca)
-    (home / "server.ext").write_text(f"subjectAltName=IP:{nodes.SERVERS}\nextendedKeyUsage=serverAuth\n")
+    alternatives = ",".join([f"IP:{nodes.SERVERS}", *(f"DNS:{name}" for name in names)])
+    (home / "server.ext").write_text(f"subjectAltName={alternatives}\nextendedKeyUsage=serverAuth\n")
     openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
     openssl("x509", "-req", "-in", "server.csr", "-CA", ca, "-CAkey", "ca.key", "-set_serial", "1", "-days", "2", "-extfile", "server.ext",
             "-out", "server.crt")
@@ -201,8 +202,10 @@ class Moto:
     """A server that plays AWS behind TLS, for the account 123456789012. It looks at no trust policy: any Pod's token becomes any role."""
 
     ACCOUNT = "123456789012"
-    ADDRESS = f"https://{nodes.SERVERS}:5000"
     REGION = "eu-west-1"
+    # At the port and by the names of AWS, for a program that takes no other address; its hosts file must have the names.
+    ADDRESS = f"https://{nodes.SERVERS}"
+    NAMES = ["secretsmanager.eu-west-1.amazonaws.com", "ssm.eu-west-1.amazonaws.com", "sts.eu-west-1.amazonaws.com"]
 
     def __init__(self, cluster):
         self.cluster = cluster
@@ -212,11 +215,11 @@ class Moto:
 
     def start(self):
         self.home.mkdir(mode=0o700)
-        make_certificate(self.home, self.ca)
+        make_certificate(self.home, self.ca, self.NAMES)
         program = tools.REPOSITORY / ".venv/bin/moto_server"
         if not program.exists():
             raise Failed("there is no moto in .venv (make tools)")
-        self.node.spawn("moto", program, "-H", nodes.SERVERS, "-p", "5000", "-c", self.home / "server.crt", "-k", self.home / "server.key")
+        self.node.spawn("moto", program, "-H", nodes.SERVERS, "-p", "443", "-c", self.home / "server.crt", "-k", self.home / "server.key")
         self.node.until("moto answers", self.answers)
 
     def answers(self):
@@ -252,8 +255,8 @@ class Moto:
         process.wait()
 
 
-def install_aws(cluster, moto, *changes, components=()):
-    """Follows docs/install.md, "AWS". We choose what the page leaves to its reader: the account, where AWS is, and more components."""
+def install_aws(cluster, moto, *changes, components=(), parts=("The driver", "The region")):
+    """Follows parts of docs/install.md, "AWS". We choose what the page leaves to its reader: the account, where AWS is, and more components."""
     cluster.secret("keyferry-aws-ca", [moto.ca])
     endpoints = ", ".join(f'{service}: "{moto.ADDRESS}"' for service in ["secretsmanager", "ssm", "sts"])
     ours = f"region: {moto.REGION}\n    ca: /etc/keyferry/aws-ca.crt\n    endpoints: {{ {endpoints} }}"
@@ -264,7 +267,7 @@ def install_aws(cluster, moto, *changes, components=()):
         patches=[{"target": {"kind": "DaemonSet", "name": "keyferry"}, "patch": json.dumps(patch)}],
         components=[component(cluster, name, "aws-overlay") for name in components],
     )
-    for part in ["The driver", "The region"]:
+    for part in parts:
         follow(cluster, "install.md", "AWS", part, replaced={"deploy/manifests/overlays/aws": overlay})
 
 

@@ -31,6 +31,7 @@ IMAGE = "registry.example/keyferry:0.1.0"
 # Version 0.1.0, from which scenarios/upgrade.py upgrades.
 FORMER_COMMIT = "433aa1c4e3aa1e184fe59b726113c060bb403a96"
 FORMER_IMAGE = "registry.example/keyferry:433aa1c"
+AWS_PROVIDER_IMAGE = "registry.example/aws-provider:3.1.1"
 BUSYBOX = "docker.io/library/busybox:1.37.0"
 PAUSE = "keyferry.test/pause:1"
 
@@ -236,6 +237,15 @@ def former():
     return home
 
 
+def aws_provider():
+    """The program of AWS's own provider, which AWS_PROVIDER names. Go's module proxy does not have it, so no run can build it by itself."""
+    program = os.environ.get("AWS_PROVIDER")
+    if not program or not Path(program).is_file():
+        raise SystemExit("make e2e: set AWS_PROVIDER to the program of AWS's provider (in a checkout of aws/secrets-store-csi-driver-provider-aws at "
+                         "chart 3.1.1: CGO_ENABLED=0 go build -o aws-provider .)")
+    return Path(program)
+
+
 def check_out(commit, folder):
     """The files of a commit, without the history."""
     folder.mkdir()
@@ -259,13 +269,15 @@ def static_binary(source, target_dir):
     return target_dir / target / "release/keyferry"
 
 
-def images(binary, folder, former=None):
-    """Archives of the images of a node, in a folder. `former`: what the function of that name returns."""
+def images(binary, folder, former=None, aws_provider=None):
+    """Archives of the images of a node, in a folder. `former` and `aws_provider`: what the functions of these names return."""
     folder.mkdir()
     with Buildah(folder) as buildah:
         buildah.daemon(binary, folder / "keyferry.tar")
         if former:
             buildah.daemon(former / "keyferry", folder / "former.tar", former / "deploy/Dockerfile", FORMER_IMAGE)
+        if aws_provider:
+            buildah.program(AWS_PROVIDER_IMAGE, aws_provider, folder / "aws-provider.tar")
         buildah.busybox(folder / "busybox.tar")
         buildah.pause(folder / "pause.tar")
     return sorted(folder.glob("*.tar"))
@@ -292,6 +304,15 @@ class Buildah:
         (made / "image/keyferry").chmod(0o555)
         shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", certificates / "ca-certificates.crt")
         self.build(dockerfile, tag, archive, "--build-context", f"build={made}")
+
+    def program(self, tag, program, archive):
+        """An image with one static program and nothing else."""
+        def fill(root):
+            root.mkdir()
+            shutil.copyfile(program, root / "program")
+            (root / "program").chmod(0o555)
+
+        self.write(tag, archive, 'COPY root/ /\nENTRYPOINT ["/program"]\n', fill)
 
     def busybox(self, archive):
         self.write(BUSYBOX, archive, "COPY root/ /\nCMD [\"/bin/sh\"]\n", busybox_root)

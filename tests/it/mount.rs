@@ -266,6 +266,43 @@ async fn a_node_publish_secret_is_accepted_and_not_delivered() {
 }
 
 /// Drivers before v1.6.0 say what is mounted; all send keys that mean nothing here.
+/// Go writes `<`, `>` and `&` as escapes, and others escape as they like. A class is found again by its spelling, so each is asked for twice.
+#[tokio::test]
+async fn a_class_is_the_same_however_its_json_is_spelled() {
+    let house = House::new("");
+    house.set("shop/a", &[("value", b"A")]);
+    house.set("shop/b", &[("value", b"B")]);
+    let provider = house.serve();
+    let plain = |text: &str| json!(text).to_string();
+    let escaped = |text: &str| format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>());
+    let spellings: [(&str, &dyn Fn(&str) -> String); 5] = [
+        ("as it is", &plain),
+        ("as Go writes it", &|text| plain(text).replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")),
+        ("with escaped slashes", &|text| plain(text).replace('/', "\\/")),
+        ("all escaped", &escaped),
+        ("all escaped, in capitals", &|text| escaped(text).to_uppercase().replace("\\U", "\\u")),
+    ];
+    for (what, spell) in spellings {
+        for again in [false, true] {
+            for (secret, expected) in [("a", "value 0644 A"), ("b", "value 0644 B")] {
+                let objects = format!("# <é & 🔑>\n- secret: shop/{secret}\n  path: value\n");
+                let mut asked = house.request(&web(), &objects);
+                let spelled = asked.attributes.replace(&plain(&objects), &spell(&objects));
+                assert_eq!(spelled == asked.attributes, what == "as it is", "{what}");
+                asked.attributes = spelled;
+                assert_eq!(files(&provider, asked).await, expected, "{what}, again: {again}");
+            }
+        }
+    }
+    // The key too can be escaped, and the last of two equal keys does not win in silence.
+    let objects = "- secret: shop/a\n  path: value\n";
+    let mut asked = house.request(&web(), objects);
+    asked.attributes = asked.attributes.replace("\"objects\"", "\"\\u006fbjects\"");
+    assert_eq!(files(&provider, asked.clone()).await, "value 0644 A");
+    asked.attributes = asked.attributes.replacen('{', &format!("{{\"objects\":{},", plain("- secret: shop/b\n")), 1);
+    insta::assert_snapshot!(provider.mount(asked).await.unwrap_err().message(), @"");
+}
+
 #[tokio::test]
 async fn what_drivers_add_does_no_harm() {
     let house = House::new("");

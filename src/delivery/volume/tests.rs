@@ -17,8 +17,13 @@ fn set(files: &[(&str, u64, &str)]) -> Set {
 }
 
 fn put_watched(dir: &Path, files: &Set, hook: Hook<'_>) -> Result<Written, VolumeError> {
+    put_over(dir, files, InTheWay::Refused, hook)
+}
+
+fn put_over(dir: &Path, files: &Set, in_the_way: InTheWay, hook: Hook<'_>) -> Result<Written, VolumeError> {
     let files: Vec<_> = files.iter().map(|(path, mode, contents)| VolumeFile { path, mode: *mode, contents, owner: None }).collect();
-    write_watched(fs::File::open(dir).unwrap(), &files, Timestamp::new(1_767_323_045, 678_901_234).unwrap(), &mut |_| Ok(()), hook)
+    let now = Timestamp::new(1_767_323_045, 678_901_234).unwrap();
+    write_watched(fs::File::open(dir).unwrap(), &files, now, in_the_way, &mut |_| Ok(()), hook)
 }
 
 fn put(dir: &Path, files: &Set) -> Result<Written, VolumeError> {
@@ -341,6 +346,51 @@ fn strangers_are_left_alone_and_refused_where_they_are_in_the_way() {
     }
 }
 
+/// A volume that another provider has filled: with files and folders of its own, and with a link of a name that is a file now.
+fn filled_by_another(outside: &Path) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a"), "theirs").unwrap();
+    fs::create_dir_all(dir.path().join("db/deep")).unwrap();
+    fs::write(dir.path().join("db/user"), "theirs").unwrap();
+    symlink(outside, dir.path().join("kind")).unwrap();
+    dir
+}
+
+#[test]
+fn files_of_another_provider_are_replaced_in_a_pods_volume() {
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("a"), "outside").unwrap();
+    for fails_at in 0.. {
+        let dir = filled_by_another(outside.path());
+        let mut steps = 0;
+        let written = put_over(dir.path(), &before(), InTheWay::Replaced, &mut |_| {
+            let a = fs::read_to_string(dir.path().join("a")).unwrap();
+            assert!(["theirs", "one"].contains(&a.as_str()), "before step {steps}: {a}");
+            steps += 1;
+            if steps == fails_at + 1 { Err(Errno::IO) } else { Ok(()) }
+        });
+        assert!(fs::exists(dir.path().join("db/user")).unwrap(), "{fails_at}");
+        if written.is_ok() {
+            assert_tidy(dir.path(), &before());
+            assert!(fails_at > 20, "{fails_at}");
+            break;
+        }
+        let _ = put_over(dir.path(), &before(), InTheWay::Replaced, &mut |_| Ok(())).unwrap();
+        assert_tidy(dir.path(), &before());
+        assert_eq!(put(dir.path(), &before()).unwrap(), Written::Unchanged, "{fails_at}");
+    }
+    assert_eq!(fs::read(outside.path().join("a")).unwrap(), b"outside");
+    assert_eq!(names(outside.path()).len(), 1);
+}
+
+#[test]
+fn what_is_in_no_files_way_stays_in_a_pods_volume() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("withdrawn"), "theirs").unwrap();
+    let _ = put_over(dir.path(), &before(), InTheWay::Replaced, &mut |_| Ok(())).unwrap();
+    assert_eq!(fs::read(dir.path().join("withdrawn")).unwrap(), b"theirs");
+}
+
 #[test]
 fn files_that_cannot_both_stand_are_refused_before_anything_is_written() {
     let dir = TempDir::new().unwrap();
@@ -494,7 +544,7 @@ fn without_room_nothing_is_written_and_the_former_files_stay() {
     let write = |files: &Set, has_room: bool| {
         let files: Vec<_> = files.iter().map(|(path, mode, contents)| VolumeFile { path, mode: *mode, contents, owner: None }).collect();
         let mut asked = None;
-        let written = write_in(fs::File::open(dir.path()).unwrap(), &files, Timestamp::UNIX_EPOCH, &mut |former| {
+        let written = write_of_pod(fs::File::open(dir.path()).unwrap(), &files, Timestamp::UNIX_EPOCH, &mut |former| {
             asked = Some(former);
             if has_room { Ok(()) } else { Err(VolumeError::NoRoom { kib: 8 }) }
         });
