@@ -154,6 +154,29 @@ fn a_volume_from_first_mount_to_empty() {
 }
 
 /// The real list of mounts, and a real restart.
+/// A provider that was here before may have written its files itself, as AWS's does. The Pod runs on and must get changes from now on.
+#[test]
+fn a_running_pods_volume_is_taken_over_from_another_provider() {
+    with_mounts("delivery::a_running_pods_volume_is_taken_over_from_another_provider", |dir| {
+        let (node, volume, provider) = Node::serving(dir, "", "1m");
+        fs::create_dir(volume.join("db")).unwrap();
+        for (path, text) in [("db/password", "old"), ("user", "old"), ("withdrawn", "old")] {
+            fs::write(volume.join(path), text).unwrap();
+        }
+        let both = format!("{PASSWORD}\n- {{ secret: shop/db, field: username, path: user }}");
+        node.mount(&provider, &both).unwrap();
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let expected = |user: &str| {
+            let password = format!("db/password 0400 {uid}:{gid} correct horse");
+            vec![password, format!("user 0644 {uid}:{gid} {user}"), format!("withdrawn 0644 {uid}:{gid} old")]
+        };
+        assert_eq!(seen(&volume), expected("app"));
+        node.house.set("shop/db", &[("username", b"changed"), ("password", b"correct horse")]);
+        node.mount(&provider, &both).unwrap();
+        assert_eq!(seen(&volume), expected("changed"));
+    });
+}
+
 #[test]
 fn own_volumes_have_their_part_of_the_memory() {
     with_mounts("delivery::own_volumes_have_their_part_of_the_memory", |dir| {

@@ -300,7 +300,7 @@ async fn a_class_is_the_same_however_its_json_is_spelled() {
     asked.attributes = asked.attributes.replace("\"objects\"", "\"\\u006fbjects\"");
     assert_eq!(files(&provider, asked.clone()).await, "value 0644 A");
     asked.attributes = asked.attributes.replacen('{', &format!("{{\"objects\":{},", plain("- secret: shop/b\n")), 1);
-    insta::assert_snapshot!(provider.mount(asked).await.unwrap_err().message(), @"");
+    insta::assert_snapshot!(provider.mount(asked).await.unwrap_err().message(), @r#"InvalidRequest: attributes: holds the key "objects" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)"#);
 }
 
 #[tokio::test]
