@@ -3,7 +3,7 @@
 use super::{Backend, BackendError};
 use crate::model::{BackendName, Diagnosis, Level, PodIdentity, PodTokens};
 
-/// A Pod and its tokens, which an admin gave to try a login. Nobody has verified them yet: the store will.
+/// A Pod and its tokens, which an admin gave to try a login. Keyferry believes the admin, and the store verifies the tokens.
 #[derive(Debug)]
 pub struct Visitor {
     pub pod: PodIdentity,

@@ -230,6 +230,37 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     "#);
 }
 
+/// An ARN is another spelling of a name, and so is the path under which Parameter Store reads a secret. Policy sees only the name.
+#[test]
+fn a_pattern_in_another_spelling_of_aws_is_a_fault() {
+    let text = r#"
+identity: { verify: token-review }
+backends:
+  amazon: { kind: aws, region: eu-west-1, account: "111122223333", auth: { method: irsa } }
+policy:
+  - pods: { namespace: shop }
+    read:
+      - "amazon/arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/*"
+      - "amazon/arn:aws:ssm:eu-west-1:444455556666:parameter/shop/url"
+      - "amazon/secretsmanager//prod/db"
+    deny:
+      - "amazon/arn:aws:secretsmanager:eu-west-1:111122223333:secret:root/db-AbCdEf"
+      - "amazon/ssm/aws/reference/secretsmanager/root/db"
+"#;
+    insta::assert_snapshot!(faults(text), @r#"
+    keyferry.yaml:8:9: policy rule 1.read: "amazon/arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/*": policy never sees a name in this spelling, but for example "amazon/secretsmanager/shop/x" (write the pattern in that spelling)
+    keyferry.yaml:9:9: policy rule 1.read: "amazon/arn:aws:ssm:eu-west-1:444455556666:parameter/shop/url": policy never sees a name in this spelling, but for example "amazon/ssm/444455556666:shop/url" (write the pattern in that spelling)
+    keyferry.yaml:10:9: policy rule 1.read: "amazon/secretsmanager//prod/db" is not a <backend>/<name> pattern (did you mean "amazon/secretsmanager/~/prod/db"?)
+    keyferry.yaml:12:9: policy rule 1.deny: "amazon/arn:aws:secretsmanager:eu-west-1:111122223333:secret:root/db-AbCdEf": policy never sees a name in this spelling, but for example "amazon/secretsmanager/root/db" (write the pattern in that spelling)
+    keyferry.yaml:13:9: policy rule 1.deny: "amazon/ssm/aws/reference/secretsmanager/root/db": policy never sees a name in this spelling, but for example "amazon/secretsmanager/root/db" (write the pattern in that spelling)
+    "#);
+    let fine = text.lines().filter(|line| !line.starts_with("      - ")).collect::<Vec<_>>().join("\n");
+    let fine = fine
+        .replace("read:", "read: [\"amazon/secretsmanager/~/prod/*\", \"amazon/ssm/444455556666:shop/*\"]")
+        .replace("deny:", "deny: []");
+    Config::parse(&fine).unwrap();
+}
+
 /// A policy of patterns that match nothing looks like a policy, and denies and allows nothing.
 #[test]
 fn a_pattern_that_says_nothing_is_a_fault() {

@@ -117,6 +117,8 @@ impl ObjectReader<'_, '_> {
         refuse_same_file(path.as_ref(), &searches, reader, faults);
         let target = Target::of(&said.name, said.service, self.entry.region.as_deref());
         let target = target.map_err(|fault| fault.note(reader, faults)).ok();
+        self.warn_of_cut_arn("objectName", &said.name);
+        self.warn_of_cut_arn("failoverObject.objectName", instead.name.as_deref().unwrap_or_default());
         self.check_instead(&said, &instead, reader, faults);
         let service = target.as_ref().map(|target| target.service).or(said.service)?;
         let secret = self.ask(target.as_ref(), service, &said, reader, faults);
@@ -230,6 +232,17 @@ impl ObjectReader<'_, '_> {
                 "{} has quotes, and so the file's name has them too (write {} for a name without quotes)",
                 quoted(text),
                 clean(inner)
+            );
+            self.class.warn(Some(self.label), key, problem);
+        }
+    }
+
+    /// An ARN without its last six characters. If the name ends like those, the ARN means another secret.
+    fn warn_of_cut_arn(&mut self, key: &str, name: &str) {
+        if let Some(end) = name::cut_end(name) {
+            let problem = format!(
+                "ends with `-{end}`: as in AWS, this counts as the six characters that AWS adds to a name, and not as a part of the name \
+                 (if it is a part of the name, write the whole ARN, or only the name)"
             );
             self.class.warn(Some(self.label), key, problem);
         }

@@ -438,7 +438,9 @@ impl<'c> Class<'c> {
             }
             Unresolved::Version(problem) => {
                 let remedy = "pin one that the store has, or leave the version out for the latest";
-                faults.add(position(reader, keys.version), keys.version, format!("{problem} ({remedy})"));
+                // Some stores know a better remedy.
+                let problem = if problem.ends_with(')') { problem } else { format!("{problem} ({remedy})") };
+                faults.add(position(reader, keys.version), keys.version, problem);
             }
         }
     }

@@ -58,6 +58,8 @@ pub struct TokenClaims {
     pub expires: Option<Timestamp>,
     /// `None`: it is not bound to a Pod.
     pub pod: Option<PodClaims>,
+    /// Of the Pod's ServiceAccount.
+    pub service_account_uid: Option<String>,
 }
 
 /// The claims, as a token writes them.
@@ -126,10 +128,11 @@ impl TokenClaims {
             Some(Audience::One(one)) => vec![one],
             None => Vec::new(),
         };
+        let service_account_uid = kubernetes.as_ref().map(|kubernetes| kubernetes.serviceaccount.uid.clone());
         let pod = kubernetes.and_then(|Kubernetes { namespace, pod, serviceaccount }| {
             pod.map(|pod| PodClaims { namespace, name: pod.name, uid: pod.uid, service_account: serviceaccount.name })
         });
-        Ok(Self { issuer: iss.unwrap_or_default(), audiences, expires: exp.map(timestamp), pod })
+        Ok(Self { issuer: iss.unwrap_or_default(), audiences, expires: exp.map(timestamp), pod, service_account_uid })
     }
 }
 

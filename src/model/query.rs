@@ -10,7 +10,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use jmespath::ast::Ast;
-use jmespath::{Context, DEFAULT_RUNTIME, ErrorReason, Rcvar, RuntimeError, Variable};
+use jmespath::{Context, ErrorReason, Rcvar, RuntimeError, Variable};
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{FieldName, quoted};
@@ -19,6 +20,7 @@ pub use multiselect::Missing;
 
 mod calls;
 mod multiselect;
+mod whole;
 
 /// The longest expression in bytes.
 const MAX_LENGTH: usize = 1024;
@@ -160,13 +162,21 @@ impl Query {
 
     fn wrong_call(&self) -> Option<String> {
         let Meaning::Expression { ast, .. } = &self.meaning else { return None };
-        calls::wrong(ast, &mut Context::new(self.as_str(), &DEFAULT_RUNTIME))
+        calls::wrong(ast, &mut Context::new(self.as_str(), &whole::RUNTIME))
     }
 
     /// The first member of `{a: x, b: y}` or `[x, y]` that is a plain path and finds nothing.
     pub fn missing(&self, document: &Rcvar) -> Option<Missing> {
         match &self.meaning {
             Meaning::Expression { ast, .. } => multiselect::missing(ast, document),
+            Meaning::Name | Meaning::Neither(_) => None,
+        }
+    }
+
+    /// What a plain path such as `db.ports[0]` finds, to the digit. `None`: the expression is not a plain path, or finds nothing.
+    pub fn written<'d>(&self, document: &'d RawValue) -> Option<&'d RawValue> {
+        match &self.meaning {
+            Meaning::Expression { ast, .. } => multiselect::written(ast, document),
             Meaning::Name | Meaning::Neither(_) => None,
         }
     }
@@ -178,7 +188,7 @@ impl Query {
             Meaning::Name => return Ok(None),
             Meaning::Neither(character) => return Err(QueryError::Syntax(*character)),
         };
-        let found = jmespath::interpret(document, ast, &mut Context::new(self.as_str(), &DEFAULT_RUNTIME));
+        let found = jmespath::interpret(document, ast, &mut Context::new(self.as_str(), &whole::RUNTIME));
         match found {
             Ok(value) => Ok(Some(value).filter(|value| !value.is_null())),
             Err(error) => Err(QueryError::Failed(match error.reason {
@@ -433,6 +443,26 @@ mod tests {
         assert_eq!(search("sort_by(db.users, &pw)[-1].name", document).unwrap().unwrap(), r#""b""#);
         assert_eq!(search("db.users[*].{n: name, p: pw}", document).unwrap().unwrap(), r#"[{"n":"a","p":"1"},{"n":"b","p":"2"}]"#);
         assert_eq!(search("db.missing", document).unwrap(), None);
+    }
+
+    #[test]
+    fn a_plain_path_finds_what_is_written() {
+        let document: &RawValue =
+            serde_json::from_str(r#" {"a":{"b":[1.10,{"c":1e3}]},"a b":-0,"n":1,"n":12345678901234567890123} "#).unwrap();
+        let written = |path: &str| Query::expression(path).unwrap().written(document).map(RawValue::get);
+        for (path, text) in [
+            ("a.b[0]", "1.10"),
+            ("a.b[-2]", "1.10"),
+            ("a.b[1].c", "1e3"),
+            ("\"a b\"", "-0"),
+            ("n", "12345678901234567890123"),
+            ("@.n", "12345678901234567890123"),
+        ] {
+            assert_eq!(written(path), Some(text), "{path}");
+        }
+        for path in ["a.b[2]", "a.b[-3]", "a.x", "n.x", "n[0]", "a.b[*]", "n || a", "to_string(n)"] {
+            assert_eq!(written(path), None, "{path}");
+        }
     }
 
     #[test]

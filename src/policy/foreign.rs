@@ -35,7 +35,14 @@ pub(super) fn check_seen(pattern: &str) -> Result<(), String> {
 pub(super) fn widened(name: &str) -> String {
     let elements = name.split('/').map(|element| {
         let trimmed = element.trim();
-        let wide = trimmed.replace(|c| SIGNS.contains(&c) || is_unseen(c), "*");
+        let wide: String = trimmed
+            .char_indices()
+            .map(|(at, c)| {
+                // In the middle of an element these two mean only themselves.
+                let is_itself = at > 0 && matches!(c, '!' | '^');
+                if is_unseen(c) || SIGNS.contains(&c) && !is_itself { '*' } else { c }
+            })
+            .collect();
         let edges = if trimmed == element { "" } else { "*" };
         format!("{edges}{wide}{edges}")
     });
@@ -85,6 +92,9 @@ mod tests {
         "files/\u{202e}x" has a character that nobody sees (remove it; `*` matches a name that has one)
         "files/x\ty" has a character that nobody sees (remove it; `*` matches a name that has one)
         "#);
+        for (name, wide) in [("rds!db-1", "rds!db-1"), ("!a/a^2/^b", "*a/a^2/*b"), ("a|b/[c]", "a*b/*c*"), (" !x ", "**x*")] {
+            assert_eq!(widened(name), wide);
+        }
         for fine in ["files/a b/x", "files/a]b", "files/a!b", "files/a[b", "files/db (old)", "files/größe", "files/a^2"] {
             assert_eq!(check(fine), Ok(()), "{fine}");
         }

@@ -46,7 +46,8 @@ pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Resu
     foreign::check(pattern)?;
     let bare = stand_in(pattern, "x");
     if !bare.contains('/') || bare.split('/').any(str::is_empty) {
-        return Err(format!("{pattern:?} is not a <backend>/<name> pattern ({})", slashes(pattern)));
+        let meant = with_empty_elements(pattern, backends).map(|meant| format!("did you mean {meant:?}?"));
+        return Err(format!("{pattern:?} is not a <backend>/<name> pattern ({})", meant.unwrap_or_else(|| slashes(pattern))));
     }
     if bare.split('/').any(|element| element != "**" && element.contains("**")) {
         return Err(format!("{pattern:?}: `**` must be alone between slashes (such as files/**/db); within an element write `*`"));
@@ -75,6 +76,14 @@ fn check_one(pattern: &str, backends: &[Named<'_>]) -> Result<(), String> {
     }
     let meant = pieces.iter().map(|piece| format!("{piece:?}")).collect::<Vec<_>>().join(", ");
     Err(format!("{pattern:?}: a text is one pattern (did you mean {meant}?)"))
+}
+
+/// The pattern as it must be written for a store whose names may have empty elements.
+fn with_empty_elements(pattern: &str, backends: &[Named<'_>]) -> Option<String> {
+    let (first, rest) = pattern.split_once('/').filter(|(first, rest)| !first.is_empty() && !rest.ends_with('/'))?;
+    let store = backends.iter().find(|backend| backend.name == first)?.store.as_ref()?;
+    let sample = stand_in(rest, "x").replace('*', "x");
+    (store.canonical)(&sample).ok().map(|_| format!("{first}/{}", SecretName::without_empty(rest)))
 }
 
 /// What somebody probably means by a slash at an end, or by two slashes in a row.
@@ -152,7 +161,8 @@ impl Store<'_> {
             return Some(format!("`{version}/` belongs to the API, not to the name (did you mean {meant:?}?)"));
         }
         let cause = |text: &str| match (self.canonical)(text) {
-            Ok(_) => None,
+            Ok(name) if name.as_str() == text => None,
+            Ok(name) => Some(another_spelling(&format!("{first}/{name}"))),
             Err(InvalidName::Store(problem)) => Some(format!("the name {problem}")),
             Err(problem) => Some(format!("the name {problem} (write it as its store lists it)")),
         };
@@ -167,9 +177,10 @@ impl Store<'_> {
         if name.ends_with('*') && !self.ending.is_empty() {
             samples.extend(samples.clone().into_iter().map(|sample| sample + self.ending));
         }
-        let first_cause = samples.first().and_then(|sample| cause(sample));
-        if samples.iter().all(|sample| cause(sample).is_some()) {
-            return first_cause;
+        if let Some(causes) = samples.iter().map(|sample| cause(sample)).collect::<Option<Vec<_>>>() {
+            // The right spelling is the best remedy.
+            let spelled = samples.iter().position(|sample| (self.canonical)(sample).is_ok()).unwrap_or_default();
+            return causes.into_iter().nth(spelled);
         }
         let outside = !self.namespace.is_empty() && first != "**" && !begins(rest, &self.namespace);
         outside.then(|| {
@@ -196,6 +207,11 @@ impl fmt::Debug for Store<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("namespace", &self.namespace).field("updates", &self.updates).finish_non_exhaustive()
     }
+}
+
+/// A store may read several spellings of a name. Policy sees only one of them, so a pattern in another one matches nothing.
+fn another_spelling(seen: &str) -> String {
+    format!("policy never sees a name in this spelling, but for example {seen:?} (write the pattern in that spelling)")
 }
 
 /// Whether a name that matches the pattern can begin with these elements.
@@ -286,6 +302,43 @@ mod tests {
         }
         for pattern in ["amazon/1:shop/db", "amazon/1:*/db"] {
             assert!(check(pattern, false, &backends).is_err(), "{pattern}");
+        }
+    }
+
+    /// Policy sees only the store's own spelling. A deny rule in another one would match nothing, and nobody would notice.
+    #[test]
+    fn a_pattern_in_another_spelling_than_policy_sees_is_refused() {
+        let canonical = |name: &str| match name.strip_prefix("arn:") {
+            Some(rest) if rest.starts_with("other/") && !rest.ends_with("-end") => {
+                Err(InvalidName::Store("does not end with -end".to_owned()))
+            }
+            Some(rest) => rest.strip_suffix("-end").unwrap_or(rest).parse(),
+            None => SecretName::without_empty(name).parse::<SecretName>(),
+        };
+        let store =
+            Store { canonical: Box::new(canonical), ending: "-end", firsts: &[], version: None, namespace: String::new(), updates: false };
+        let backends = [Named { name: "amazon", store: Some(store) }];
+        let told = [
+            "amazon/arn:shop/db-end",
+            "amazon/arn:shop/*",
+            "amazon/arn:${namespace}/**",
+            "amazon/arn:other/*",
+            "amazon//shop/db",
+            "amazon/shop//*",
+            "amazon/shop/",
+        ]
+        .map(|pattern| check(pattern, false, &backends).unwrap_err());
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        "amazon/arn:shop/db-end": policy never sees a name in this spelling, but for example "amazon/shop/db" (write the pattern in that spelling)
+        "amazon/arn:shop/*": policy never sees a name in this spelling, but for example "amazon/shop/x" (write the pattern in that spelling)
+        "amazon/arn:${namespace}/**": policy never sees a name in this spelling, but for example "amazon/x/x" (write the pattern in that spelling)
+        "amazon/arn:other/*": policy never sees a name in this spelling, but for example "amazon/other/x" (write the pattern in that spelling)
+        "amazon//shop/db" is not a <backend>/<name> pattern (did you mean "amazon/~/shop/db"?)
+        "amazon/shop//*" is not a <backend>/<name> pattern (did you mean "amazon/shop/~/*"?)
+        "amazon/shop/" is not a <backend>/<name> pattern (did you mean "amazon/shop/**"?)
+        "#);
+        for fine in ["amazon/shop/db", "amazon/~/shop/*", "amazon/**", "*/shop/**", "amazon/*/db"] {
+            assert_eq!(check(fine, false, &backends).as_deref(), Ok(fine));
         }
     }
 

@@ -330,7 +330,7 @@ impl<'p> Renderer<'p> {
             }
         };
         let document = Document::of_response(&response, self.limits.secret_bytes, self.steps)?;
-        self.file(object, path.clone(), None, Ok(response))?;
+        self.file(object, path.clone(), None, Ok(Arc::clone(&response)))?;
         let document = match document {
             Ok(document) => document,
             Err(problem) => {
@@ -342,6 +342,7 @@ impl<'p> Renderer<'p> {
             self.steps.charge(LOOK + query.as_str().len() as u64)?;
             match document.search(query, self.limits.secret_bytes, self.steps)? {
                 Ok(contents) => {
+                    let contents = select::to_the_digit(&response, query, contents, self.steps)?;
                     let before = self.rendered.files.len();
                     self.file(object, path.clone(), Some(query.name().clone()), Ok(contents))?;
                     if let (Some(mode), Some(file)) = (mode, self.rendered.files.get_mut(before)) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jmespath::{Rcvar, Variable};
+use serde_json::value::RawValue;
 
 use super::{LOOK, Problem, RenderLimits, WRITTEN, json, too_large};
 use crate::glob::Glob;
@@ -23,6 +24,9 @@ pub(super) const VALUE: usize = 100;
 
 /// The most memory for the values that an expression makes, as a multiple of the largest file.
 const MADE: usize = 16;
+
+/// The longest number that the library writes, in bytes: 17 digits, a sign, a dot and an exponent.
+const MAX_NUMBER: usize = 32;
 
 /// How many of a secret's fields a message names.
 const NAMED: usize = 10;
@@ -74,6 +78,28 @@ pub(super) fn response(secret: &Secret) -> Result<Arc<SecretBytes>, Problem> {
         let text = "has no response to deliver as a whole: its backend gives only fields (name a field)".to_owned();
         Problem { code: Code::InvalidRequest, text }
     })
+}
+
+/// A number as the answer writes it, if a plain path finds it. An expression has only 64 bits for a number: it makes 1.1 of 1.10, and
+/// 1000.0 of 1e3.
+pub(super) fn to_the_digit(
+    response: &SecretBytes,
+    query: &Query,
+    found: Arc<SecretBytes>,
+    steps: &Steps,
+) -> Result<Arc<SecretBytes>, Spent> {
+    let is_fraction = |text: &[u8]| {
+        let begins = text.first().is_some_and(|first| *first == b'-' || first.is_ascii_digit());
+        begins && text.len() <= MAX_NUMBER && text.iter().any(|byte| matches!(byte, b'.' | b'e'))
+    };
+    let Some(text) = str::from_utf8(response.expose()).ok().filter(|_| is_fraction(found.expose())) else { return Ok(found) };
+    // Each name of the path reads what the one before it has found.
+    let times = 2 + query.as_str().matches(['.', '[']).count() as u64;
+    steps.charge(times * (WRITTEN * text.len() as u64 + LOOK * json::values(text) as u64))?;
+    let written = serde_json::from_str::<&RawValue>(text).ok().and_then(|document| query.written(document));
+    // A text may look like a number.
+    let number = written.map(RawValue::get).filter(|written| !written.starts_with('"'));
+    Ok(number.map_or(found, |number| Arc::new(SecretBytes::new(number.as_bytes().to_vec()))))
 }
 
 /// The fields of a secret that patterns match.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use data_encoding::BASE64URL_NOPAD;
 use keyferry::server::proto::csi::identity_server::{Identity, IdentityServer};
 use keyferry::server::proto::csi::{GetPluginInfoRequest, GetPluginInfoResponse};
 use serde_json::{Value, json};
@@ -13,7 +14,10 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
+use crate::api_server::{Answer, ApiServer};
 use crate::bao::{Bao, Life, Options};
+use crate::identity::in_a_pod;
+use crate::moto::Moto;
 use crate::support::{House, eventually, on_a_bare_node, run, tool, web};
 
 /// A driver's side of kubelet's folders: it says who it is, and is registered. It is gone when dropped.
@@ -444,4 +448,35 @@ async fn a_new_server_and_a_standby_are_told() {
     ok   backend bao: clock: the server's and this node's are the same, to the second
     warn backend bao: login: not tried: this needs the token of a Pod for the audience vault (--token vault=FILE; keyferry doctor --help shows how to make one)
     ");
+}
+
+/// The role is in an annotation of the ServiceAccount. The doctor believes the token of the admin, so it can read the annotation as a mount does.
+#[tokio::test]
+async fn the_role_of_an_annotation_is_tried() {
+    let (house, moto) = (House::new(""), Moto::start().await);
+    let url = moto.url();
+    let amazon = format!(
+        "amazon: {{ kind: aws, region: eu-west-1, auth: {{ method: irsa }}, \
+         endpoints: {{ secretsmanager: \"{url}\", ssm: \"{url}\", sts: \"{url}\" }} }}, "
+    );
+    house.reconfigure("files: {", &(amazon + "files: {"));
+    let token = house.token(&web(), "sts.amazonaws.com");
+    let claims = BASE64URL_NOPAD.decode(token.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let uid = claims["kubernetes.io"]["serviceaccount"]["uid"].clone();
+    fs::write(house.path("sts.jwt"), token).unwrap();
+    let server = ApiServer::start(Answer::With(Box::new(move |call| {
+        if !call.path.ends_with("/namespaces/shop/serviceaccounts/web") {
+            return (404, String::new());
+        }
+        let annotations = json!({ "eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/web" });
+        (200, json!({ "kind": "ServiceAccount", "metadata": { "uid": uid, "annotations": annotations } }).to_string())
+    })))
+    .await;
+    server.service_account(&house.path("own"), "own-token");
+    let mut command = in_a_pod(&server, &house.path("own"));
+    command.arg("doctor").arg("--config").arg(house.path("keyferry.yaml"));
+    command.arg("--token").arg(format!("sts.amazonaws.com={}", house.path("sts.jwt").display()));
+    let (_, out, errors) = tokio::task::spawn_blocking(move || run(&mut command, "")).await.unwrap();
+    assert!(out.contains("ok   backend amazon: login: as the Pod, with the access key "), "{out}{errors}");
 }

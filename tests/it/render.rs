@@ -176,6 +176,10 @@ spec:
     1
     error: values.yaml: secretsmanager/~/shop/db: has fields, and the class delivers the whole text that the store has (write the text: `secretsmanager/~/shop/db: '{"FIELD": "VALUE"}'`)
     "#);
+    insta::assert_snapshot!(refused(class, ""), @"
+    1
+    error: values.yaml: secretsmanager/~/shop/db: has no values (add `secretsmanager/~/shop/db: 'TEXT'`, or `secretsmanager/~/shop/db: null` for a secret that is absent)
+    ");
     let (_, out, errors) =
         render(CLASS, "shop/db: '{\"username\": \"app\", \"password\": \"x\"}'\nshop/mail: null\nshop/token: null", &["-o", "json"]);
     assert!(out.contains("app"), "{errors}");

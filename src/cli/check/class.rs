@@ -55,6 +55,8 @@ struct Subject<'a> {
 struct Words {
     secret: &'static str,
     mode: &'static str,
+    /// Whether keys of objects may have upper and lower case.
+    any_case: bool,
 }
 
 impl Judge<'_> {
@@ -209,11 +211,17 @@ impl Judge<'_> {
         }
         for object in plan.objects.iter().filter(|object| object.owner.is_none()) {
             let key = subject.words.mode;
-            let Some((text, mode)) = subject.entry(object, key).and_then(Node::text).zip(object.mode) else { continue };
-            for (id, message) in concerns(text, mode) {
-                let message = format!("{}: {key}: {message}", object.label());
-                let finding = Finding::warning(id, subject.file, subject.place(object, key), message);
-                self.report.add(subject.about(Finding { object: Some(object.index), key: key.to_owned(), ..finding }));
+            let own = (key.to_owned(), subject.entry(object, key), object.mode);
+            let searched = object.searches().iter().zip(subject.entry(object, "jmesPath").map(items).unwrap_or_default());
+            let searched = searched.map(|(search, node)| (format!("jmesPath.{key}"), subject.words.find(node, key), search.mode));
+            for (key, node, mode) in once(own).chain(searched) {
+                let (Some(node), Some(mode)) = (node, mode) else { continue };
+                for (id, message) in node.text().into_iter().flat_map(|text| concerns(text, mode)) {
+                    let message = format!("{}: {key}: {message}", object.label());
+                    let at = subject.places.place(node.at.line, node.at.column);
+                    let finding = Finding::warning(id, subject.file, at, message);
+                    self.report.add(subject.about(Finding { object: Some(object.index), key: key.clone(), ..finding }));
+                }
             }
         }
     }
@@ -339,7 +347,7 @@ impl<'a> Subject<'a> {
     }
 
     fn entry_of(&self, index: usize, key: &str) -> Option<&Node> {
-        self.objects.get(index - 1).and_then(|node| field(node, key)).filter(|node| !node.is_null())
+        self.objects.get(index - 1).and_then(|node| self.words.find(node, key)).filter(|node| !node.is_null())
     }
 
     /// The place of an object's key. Without such a key: the place of the object.
@@ -358,10 +366,17 @@ impl<'a> Subject<'a> {
 impl Words {
     fn of(dialect: Option<&str>) -> Self {
         match dialect {
-            Some("aws") => Self { secret: "objectName", mode: "filePermission" },
-            Some(peer) if PEERS.contains(&peer) => Self { secret: "secretPath", mode: "filePermission" },
-            _ => Self { secret: "secret", mode: "mode" },
+            Some("aws") => Self { secret: "objectName", mode: "filePermission", any_case: true },
+            Some(peer) if PEERS.contains(&peer) => Self { secret: "secretPath", mode: "filePermission", any_case: false },
+            _ => Self { secret: "secret", mode: "mode", any_case: false },
         }
+    }
+
+    /// The value of a key in a mapping.
+    fn find<'n>(&self, node: &'n Node, key: &str) -> Option<&'n Node> {
+        let Value::Mapping(entries) = &node.value else { return None };
+        let is_it = |found: &Key| if self.any_case { found.text.eq_ignore_ascii_case(key) } else { found.text == key };
+        entries.iter().find(|(found, _)| is_it(found)).map(|(_, node)| node)
     }
 }
 

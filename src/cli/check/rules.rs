@@ -112,6 +112,9 @@ impl Pattern {
         let text = literal(secret.name.as_str());
         let backend = shown(&secret.backend);
         let wider = match (backend == "*", text.contains('*')) {
+            (true, _) if text.starts_with("arn:") => {
+                Some("an ARN never matches in a rule: give --config, which also turns it into the name that policy sees")
+            }
             (true, _) => Some("the class names no backend: give --config, or write its name instead of the `*`"),
             (false, true) => Some("allows more than this one name: a pattern cannot match exactly this name"),
             (false, false) => None,

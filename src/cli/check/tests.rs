@@ -516,6 +516,62 @@ fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
     "#);
 }
 
+/// Without a configuration nobody knows which name an ARN means, and a rule with an ARN would be refused.
+#[test]
+fn a_suggested_rule_says_that_an_arn_is_not_a_name_yet() {
+    let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/db-AbCdEf";
+    let class = peers_class("aws", "region: eu-west-1", &format!("- {{objectName: '{arn}', objectAlias: db}}"));
+    let node = "identity: { verify: token-review }\nproviders: [aws]\npolicy: []\nbackends:\n  \
+                amazon: { kind: aws, region: eu-west-1, account: \"111122223333\", auth: { method: irsa } }\n";
+    let bench = Bench::with(&[("a.yaml", &class), ("c.yaml", node)]);
+    assert_snapshot!(bench.run("--suggest-policy DIR/a.yaml"), @r#"
+    0
+    policy:
+      - pods: { namespace: "shop" }
+        read:
+          - "*/arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/db-AbCdEf" # an ARN never matches in a rule: give --config, which also turns it into the name that policy sees
+    ! note: 1 object in 1 class, 1 file: no fault
+    "#);
+    assert_snapshot!(bench.run("--config DIR/c.yaml --suggest-policy DIR/a.yaml"), @r#"
+    0
+    policy:
+      - pods: { namespace: "shop" }
+        read:
+          - "amazon/secretsmanager/shop/db"
+    ! note: DIR/c.yaml: no fault (1 backend, 0 rules)
+    ! note: 1 object in 1 class, 1 file: no fault
+    "#);
+}
+
+/// Also for the files that `jmesPath` finds, and for keys in another case.
+#[test]
+fn modes_of_all_files_of_an_aws_class_are_looked_at() {
+    let objects = "- ObjectName: a\n  objectType: secretsmanager\n  FilePermission: 400\n  JMESPath:\n    - path: b\n      objectAlias: b\n      \
+                   filePermission: 444\n    - {Path: c, ObjectAlias: c, FILEPERMISSION: '0400'}\n    - {path: d, objectAlias: d, filePermission: '0444'}";
+    let bench = Bench::with(&[("a.yaml", &peers_class("aws", "region: eu-west-1", objects))]);
+    assert_snapshot!(bench.run("DIR/a.yaml"), @"
+    0
+    DIR/a.yaml:11:25: warning: class peer: object 1 (a): filePermission: 400 is decimal without a 0 before it, and means 0620 (did you mean 0400?) [decimal-mode]
+    DIR/a.yaml:15:29: warning: class peer: object 1 (a): jmesPath.filePermission: 444 is decimal without a 0 before it, and means 0674 (did you mean 0444?) [decimal-mode]
+    DIR/a.yaml:16:55: warning: class peer: object 1 (a): jmesPath.filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    1 object in 1 class, 1 file: no fault, 3 warnings
+    ");
+}
+
+/// A message has one remedy, the store's own if it has one.
+#[test]
+fn a_version_that_cannot_be_pinned_has_one_remedy() {
+    let class = peers_class("aws", "region: eu-west-1", "- {objectName: a, objectType: secretsmanager, objectVersionLabel: AWSPREVIOUS}");
+    let node = "identity: { verify: token-review }\nproviders: [aws]\npolicy: []\nbackends:\n  \
+                ireland: { kind: aws, region: eu-west-1, auth: { method: irsa } }\n  \
+                frankfurt: { kind: aws, region: eu-central-1, auth: { method: irsa } }\n  \
+                both: { kind: failover, of: [ireland, frankfurt] }\ndialects: { aws: { backend: both } }\n";
+    let bench = Bench::with(&[("a.yaml", &class.replace("    region: eu-west-1\n", "")), ("c.yaml", node)]);
+    let said = bench.run("--config DIR/c.yaml DIR/a.yaml");
+    let told = "each count their own versions (remove it; or name one of them as the backend)\n";
+    assert!(said.contains(told), "{said}");
+}
+
 /// Two servers, and which of them each provider's classes use.
 const SERVERS: &str = r#"
 providers: [keyferry, vault]

@@ -41,7 +41,8 @@ impl Given {
     pub fn visitor(&self, audience: &str) -> Option<Visitor> {
         let (_, token) = self.tokens.get(audience)?;
         let claims = TokenClaims::read(token.expose()).ok()?;
-        let pod = PodIdentity::believed(&claims.pod?);
+        let service_account_uid = claims.service_account_uid.map(Into::into);
+        let pod = PodIdentity { service_account_uid, verified: true, ..PodIdentity::believed(&claims.pod?) };
         let token = PodToken { jwt: Arc::clone(token), expires: claims.expires? };
         Some(Visitor { pod, tokens: PodTokens::new(BTreeMap::from([(audience.to_owned(), token)])) })
     }

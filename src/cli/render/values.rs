@@ -107,7 +107,10 @@ impl Values {
                 let name = secret.name.as_str();
                 let remedy = match nearest(name, self.secrets.keys().map(String::as_str)) {
                     Some(near) => format!("did you mean {near}?"),
-                    None => format!("add `{name}: {{ FIELD: VALUE }}`, or `{name}: null` for a secret that is absent"),
+                    None => {
+                        let values = if is_delivered_as_stored(plan, place) { "'TEXT'" } else { "{ FIELD: VALUE }" };
+                        format!("add `{name}: {values}`, or `{name}: null` for a secret that is absent")
+                    }
                 };
                 let fault = format!("{}: {name}: has no values ({remedy})\n", self.file);
                 // Two backends may have a secret of one name.

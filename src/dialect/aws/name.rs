@@ -127,6 +127,15 @@ fn check_resource(service: Service, resource: &str) -> Result<(), &'static str> 
     }
 }
 
+/// The end of an ARN that is probably the end of a secret's name. AWS adds six random characters to a name, and one in two hundred of such
+/// ends has only small letters.
+pub(super) fn cut_end(arn: &str) -> Option<&str> {
+    let (_, resource) = arn.strip_prefix(ARN)?.split_once(":secret:")?;
+    let (_, end) = resource.rsplit_once('-').filter(|(name, end)| !name.is_empty() && end.len() == 6)?;
+    let is_word = end.bytes().all(|byte| byte.is_ascii_lowercase()) || end.bytes().all(|byte| byte.is_ascii_digit());
+    is_word.then_some(end)
+}
+
 /// A parameter's name without the `/` at its start: `/top` and `top` are one parameter.
 fn parameter(name: &str) -> Result<&str, Fault> {
     if name.contains(':') {

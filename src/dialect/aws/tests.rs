@@ -462,6 +462,26 @@ fn arns() {
     assert_eq!(plan.secrets[0].to_string(), "ireland/secretsmanager/a");
 }
 
+/// AWS reads a partial ARN in this way too: it looks for the secret `shop/db`.
+#[test]
+fn an_arn_that_may_end_before_its_end_is_warned_of() {
+    let of = |end: &str| {
+        let arn = format!("arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/db-{end}");
+        warnings(&plan_of(&format!("- {{objectName: '{arn}', objectAlias: a}}")))
+    };
+    assert_snapshot!(["backup", "202401"].map(of).join("\n"), @"
+    object 1 (a): objectName: ends with `-backup`: as in AWS, this counts as the six characters that AWS adds to a name, and not as a part of the name (if it is a part of the name, write the whole ARN, or only the name)
+    object 1 (a): objectName: ends with `-202401`: as in AWS, this counts as the six characters that AWS adds to a name, and not as a part of the name (if it is a part of the name, write the whole ARN, or only the name)
+    ");
+    for end in ["AbCdEf", "abcde1", "backup-GhIjKl", "backups"] {
+        assert_eq!(of(end), "", "{end}");
+    }
+    let other = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:shop/db-backup";
+    let instead =
+        plan_of_two(&format!("- {{objectName: a, objectType: secretsmanager, objectAlias: b, failoverObject: {{objectName: '{other}'}}}}"));
+    assert!(warnings(&instead).starts_with("object 1 (b): failoverObject.objectName: ends with `-backup`"), "{}", warnings(&instead));
+}
+
 /// Fault 8 of the peer: files of one name overwrite each other.
 #[test]
 fn two_files_of_one_name_are_refused() {

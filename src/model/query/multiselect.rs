@@ -2,8 +2,11 @@
 //!
 //! Only a plain path counts, such as `db.users[0]`. An author who accepts that it is absent writes ``x || `""` ``.
 
+use std::collections::HashMap;
+
 use jmespath::Rcvar;
 use jmespath::ast::Ast;
+use serde_json::value::RawValue;
 
 use super::is_identifier;
 use crate::nearest::nearest;
@@ -55,6 +58,20 @@ fn plain(ast: &Ast) -> Option<Vec<Step<'_>>> {
         }
         _ => None,
     }
+}
+
+/// What a plain path finds, as the document writes it.
+pub(super) fn written<'d>(ast: &Ast, document: &'d RawValue) -> Option<&'d RawValue> {
+    plain(ast)?.into_iter().try_fold(document, |found, step| match step {
+        Step::Index(index) => {
+            let items: Vec<&RawValue> = serde_json::from_str(found.get()).ok()?;
+            let place = usize::try_from(index.unsigned_abs()).ok()?;
+            let place = if index >= 0 { place } else { items.len().checked_sub(place)? };
+            items.get(place).copied()
+        }
+        // If a name is there twice, the last one counts.
+        Step::Name(name) => serde_json::from_str::<HashMap<String, &RawValue>>(found.get()).ok()?.remove(name),
+    })
 }
 
 // === impl Missing ===

@@ -70,6 +70,23 @@ fn expressions_search_the_whole_answer() {
     "#);
 }
 
+/// An expression has 64 bits for a number. A plain path has the store's own digits.
+#[test]
+fn a_number_keeps_its_digits() {
+    let json = br#"{"big":12345678901234567890123,"price":1.10,"e":1e3,"o":{"zero":-0,"text":"1e3"},"list":[2.50],"n":9007199254740993}"#;
+    let searches = ["big", "price", "e", "o.zero", "o.text", "list[0]", "n"].map(|path| (path, path, None));
+    let found = searched_of(json, &searches);
+    assert_snapshot!(found.lines().skip(1).collect::<Vec<_>>().join("\n"), @"
+    big 0400 12345678901234567890123
+    price 0400 1.10
+    e 0400 1e3
+    o.zero 0400 -0
+    o.text 0400 1e3
+    list[0] 0400 2.50
+    n 0400 9007199254740993
+    ");
+}
+
 #[test]
 fn what_an_expression_does_not_find_is_a_fault() {
     let json = br#"{"user":"hunter2","none":null,"n":1}"#;

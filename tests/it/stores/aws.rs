@@ -70,6 +70,8 @@ async fn names_arns_and_prefixes_are_mounted() {
     region.moto.secret(REGION, "shop/certs/web", "web's").await;
     region.moto.secret(REGION, "shop/certs/team/batch", "batch's").await;
     region.moto.parameter(REGION, "/shop/url", "postgres://db").await;
+    // RDS names its secrets like this.
+    region.moto.secret(REGION, "rds!db-1a2b", "managed").await;
     let provider = region.house.serve();
     let account = moto::ACCOUNT;
     let objects = format!(
@@ -77,10 +79,10 @@ async fn names_arns_and_prefixes_are_mounted() {
          - {{ secret: \"arn:aws:secretsmanager:{REGION}:{account}:secret:shop/db-AbCdEf\", field: username, path: username }}\n\
          - {{ secret: ssm/shop/url, path: url }}\n\
          - {{ secret: secretsmanager/shop/none, optional: true, path: none }}\n\
+         - {{ secret: secretsmanager/rds!db-1a2b, path: managed }}\n\
          - {{ prefix: secretsmanager/shop/certs/, path: certs/ }}\n"
     );
-    let files =
-        "certs/team/batch 0644 batch's\ncerts/web 0644 web's\npassword 0644 correct horse\nurl 0644 postgres://db\nusername 0644 app";
+    let files = "certs/team/batch 0644 batch's\ncerts/web 0644 web's\nmanaged 0644 managed\npassword 0644 correct horse\nurl 0644 postgres://db\nusername 0644 app";
     assert_eq!(region.mount(&provider, &objects).await, files);
 }
 

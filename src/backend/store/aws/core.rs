@@ -107,7 +107,13 @@ impl Core {
         }
         let body = secrets::one(&asked.id, asked.pin.as_ref());
         let reply = self.call(asked.service, "GetSecretValue", body, session, &asked.on).await?;
-        let read = secrets::read_one(&reply.body).and_then(|answered| self.secret(asked, answered));
+        let read = secrets::read_one(&reply.body).and_then(|answered| {
+            let is_pinned = match &asked.pin {
+                Some(Pin::Version { id: Some(id), .. }) => answered.version == *id,
+                Some(Pin::Selector(_) | Pin::Version { id: None, .. }) | None => true,
+            };
+            if is_pinned { self.secret(asked, answered) } else { Err(another(&answered)) }
+        });
         read.map_err(|refusal| identified(refusal, reply.request.as_deref()))
     }
 

@@ -34,8 +34,8 @@ impl Credentials {
         token: Option<Zeroizing<String>>,
         expires: Option<Timestamp>,
     ) -> Result<Self, &'static str> {
-        // The id goes between slashes and commas of a header.
-        if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        // The id goes between slashes and commas of a header. AWS's own have letters and digits, and those of simulators also a `-`.
+        if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
             return Err("an access key id that is not valid (16 to 128 letters and digits, such as AKIA...)");
         }
         if !is_printable(&secret, MAX_SECRET) {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::http::Endpoint;
+use crate::http::{Endpoint, InvalidEndpoint};
 use crate::model::quoted;
 
 /// A region, such as `eu-west-1`.
@@ -157,11 +157,19 @@ impl fmt::Display for Service {
 
 /// An address of a service from the configuration. Requests go to its `/`, and no one on the way may read them.
 pub(super) fn own(text: &str) -> Result<Endpoint, String> {
-    let endpoint: Endpoint = text.parse().map_err(|cause: crate::http::InvalidEndpoint| cause.to_string())?;
+    const OPEN: &str = "does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)";
+    let endpoint: Endpoint = text.parse().map_err(|cause: InvalidEndpoint| match cause {
+        InvalidEndpoint::Scheme => OPEN.to_owned(),
+        InvalidEndpoint::Fragment
+        | InvalidEndpoint::Host
+        | InvalidEndpoint::Port
+        | InvalidEndpoint::Query
+        | InvalidEndpoint::Socket
+        | InvalidEndpoint::SocketLength
+        | InvalidEndpoint::User => cause.to_string(),
+    })?;
     if !endpoint.is_https() && !is_loopback(&endpoint) {
-        return Err(
-            "does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)".to_owned()
-        );
+        return Err(OPEN.to_owned());
     }
     rootless(endpoint)
 }
@@ -183,7 +191,7 @@ pub(super) fn check_region(endpoint: &Endpoint, service: Service, region: &Regio
 
 /// An address at which a node gives credentials over HTTP, or one of this machine's own addresses.
 pub(super) fn link_local(text: &str, known: &[&str]) -> Result<Endpoint, String> {
-    let endpoint: Endpoint = text.parse().map_err(|cause: crate::http::InvalidEndpoint| cause.to_string())?;
+    let endpoint: Endpoint = text.parse().map_err(|cause: InvalidEndpoint| cause.to_string())?;
     if !is_loopback(&endpoint) && !endpoint.host().is_some_and(|host| known.contains(&host)) {
         let known: Vec<_> =
             known.iter().map(|host| if host.contains(':') { format!("http://[{host}]") } else { format!("http://{host}") }).collect();
@@ -321,7 +329,7 @@ mod tests {
         unix:///run/x does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
         https://x/base has a path, and Keyferry asks AWS only at `/` (write only scheme, host and port)
         https://u@x has a user in it (leave out what is before the @)
-        x does not begin with https://, http:// or unix:///
+        x does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
         http://10.0.0.1 does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
         ");
         assert!(link_local("http://169.254.170.23", &["169.254.170.23", "fd00:ec2::23"]).is_ok());

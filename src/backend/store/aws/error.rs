@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Duration;
 
 use super::endpoint::Service;
@@ -126,13 +127,15 @@ pub(super) struct Said {
     pub(super) retry_after: Option<Duration>,
 }
 
+/// A part that is not a text, or is there in both spellings, does not hide the code: without it, a denial would look like an outage.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Body {
     #[serde(rename = "__type")]
-    kind: Option<String>,
-    #[serde(alias = "Message")]
-    message: Option<String>,
+    kind: Value,
+    message: Value,
+    #[serde(rename = "Message")]
+    message_too: Value,
 }
 
 // === impl Failure ===
@@ -178,8 +181,10 @@ impl Said {
         let parsed: Body = serde_json::from_slice(looked).unwrap_or_default();
         let text = str::from_utf8(looked).unwrap_or_default();
         let element = |path: &[&str]| xml::text(text, path).map(|text| text.to_string());
-        let code = parsed.kind.or_else(|| header(headers, "x-amzn-errortype")).or_else(|| element(&["Error", "Code"])).unwrap_or_default();
-        let raw = parsed.message.or_else(|| element(&["Error", "Message"])).unwrap_or_default();
+        let said = |part: &Value| part.as_str().map(str::to_owned);
+        let code = said(&parsed.kind).or_else(|| header(headers, "x-amzn-errortype")).or_else(|| element(&["Error", "Code"]));
+        let raw = said(&parsed.message).or_else(|| said(&parsed.message_too)).or_else(|| element(&["Error", "Message"]));
+        let (code, raw) = (code.unwrap_or_default(), raw.unwrap_or_default());
         let shown = if told { needles.clean(&raw, MAX_WORDS) } else { String::new() };
         Self {
             service,
@@ -332,8 +337,11 @@ impl Said {
         }
     }
 
+    /// Only the words tell. AWS's references have several: "it was marked for deletion", "the secret is scheduled for deletion", "it's
+    /// currently marked deleted".
     fn is_to_be_deleted(&self) -> bool {
-        self.stem() == "InvalidRequest" && self.raw.contains("marked for deletion")
+        let words = ["marked for deletion", "scheduled for deletion", "marked deleted"];
+        self.stem() == "InvalidRequest" && words.iter().any(|words| self.raw.contains(words))
     }
 
     /// Whether the denial is about a KMS key. These words have blanks in them, so the name of a secret or a role cannot have them.

@@ -1,5 +1,6 @@
 //! Whether AWS could serve a mount now, and a look at it for `keyferry doctor`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use super::endpoint::Service;
 use crate::backend::remote::health::TIME;
 use crate::backend::remote::refusal::Refusal;
 use crate::backend::{FetchContext, Visitor};
-use crate::model::{Diagnosis, Level, SecretRef};
+use crate::model::{Diagnosis, Level, PodClaims, PodIdentity, PodTokens, SecretRef};
 
 /// How long a look may take: a login is one more call.
 const LOOK: Duration = Duration::from_secs(5);
@@ -43,8 +44,9 @@ impl AwsBackend {
         let (what, deadline) = (format!("backend {}", self.name), Instant::now() + LOOK);
         let (mut found, mut ahead) = (Vec::new(), None);
         let reach = |service| self.core.wire.reach(service, deadline);
-        let login = self.login(format!("{what}: login"), visitor, deadline);
-        let (secrets, parameters, login) = tokio::join!(reach(Service::SecretsManager), reach(Service::Parameters), login);
+        let (login, tokens) = (self.login(format!("{what}: login"), visitor, deadline), self.identities.reach(deadline));
+        let (secrets, parameters, tokens, login) =
+            tokio::join!(reach(Service::SecretsManager), reach(Service::Parameters), tokens, Box::pin(login));
         for (service, reached) in [(Service::SecretsManager, secrets), (Service::Parameters, parameters)] {
             let endpoint = self.core.config.endpoint(service);
             found.push(match reached {
@@ -60,6 +62,11 @@ impl AwsBackend {
                 diagnosis.level = Level::Fail;
             }
         }
+        // Without STS no Pod can log in.
+        found.extend(tokens.map(|reached| match reached {
+            Ok(()) => Diagnosis::ok(&what, format!("{} answers at {}", Service::Tokens.name(), self.core.config.endpoint(Service::Tokens))),
+            Err(refusal) => Diagnosis::of_error(Level::Fail, &what, refusal.for_admin()),
+        }));
         found.extend(ahead.map(|ahead| clock(format!("{what}: clock"), ahead)));
         found.push(login);
         found
@@ -67,8 +74,26 @@ impl AwsBackend {
 
     async fn login(&self, what: String, visitor: Option<Visitor>, deadline: Instant) -> Diagnosis {
         match self.identities.check(deadline).await {
-            Ok(Some(arn)) => Diagnosis::ok(what, format!("as {arn}")),
+            Ok(Some(arn)) => self.assumed(what, &arn, deadline).await,
             Ok(None) => self.login_as_pod(what, visitor, deadline).await,
+            Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
+        }
+    }
+
+    /// AWS accepts the daemon's own key, whose owner this ARN names. Each role of `auth.assumeRole` must accept it as well.
+    async fn assumed(&self, what: String, owner: &str, deadline: Instant) -> Diagnosis {
+        let roles = &self.core.config.assume;
+        let Some(last) = roles.last() else { return Diagnosis::ok(what, format!("as {owner}")) };
+        if !roles.iter().all(|assume| assume.role.is_fixed()) {
+            let why = format!("as {owner}; not tried: the roles of auth.assumeRole, which are different for each Pod");
+            return Diagnosis::warn(what, why, "mount a class: if a role refuses, the message names it");
+        }
+        let nobody = PodClaims { namespace: String::new(), name: String::new(), uid: String::new(), service_account: String::new() };
+        let tokens = Arc::new(PodTokens::new(BTreeMap::new()));
+        let cx = FetchContext::new(Arc::new(PodIdentity::believed(&nobody)), tokens, deadline);
+        let Ok(name) = "secretsmanager/x".parse() else { return Diagnosis::ok(what, format!("as {owner}")) };
+        match self.identities.session(&SecretRef::read(self.name.clone(), name), &cx).await {
+            Ok(_) => Diagnosis::ok(what, format!("as {owner}, and then as {}", last.role)),
             Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
         }
     }

@@ -154,14 +154,14 @@ impl Line {
     ///
     /// # Errors
     /// It does not answer, or says that it has failed.
-    pub(super) async fn reach(&self, kind: &'static str, deadline: Instant) -> Result<Option<i64>, Refusal> {
+    pub(super) async fn reach(&self, kind: &'static str, body: &'static [u8], deadline: Instant) -> Result<Option<i64>, Refusal> {
         let unanswered = |error| self.unanswered(&error, "");
         self.http.check_files().await.map_err(unanswered)?;
         let ask = Ask {
             operation: "probe",
             kind,
             target: None,
-            body: Bytes::from_static(b"{}"),
+            body: Bytes::from_static(body),
             credentials: None,
             hidden: None,
             payer: None,

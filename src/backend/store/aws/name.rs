@@ -10,9 +10,10 @@ use super::endpoint::Service;
 use super::role::is_account;
 use crate::model::{InvalidName, SecretName, quoted};
 
-/// The longest names in bytes: in Secrets Manager, and in Parameter Store, without the beginning of its ARN.
+/// The longest names in bytes: in Secrets Manager, and in Parameter Store. There a name and the beginning of its ARN have at most 1,011, and the
+/// shortest beginning has 44.
 const MAX_SECRET: usize = 512;
-const MAX_PARAMETER: usize = 900;
+const MAX_PARAMETER: usize = 967;
 
 /// The most levels of a parameter's name.
 const MAX_LEVELS: usize = 15;
@@ -100,6 +101,7 @@ fn of_arn(config: &AwsConfig, arn: &str) -> Result<String, InvalidName> {
     };
     let is_own = own == account;
     match (*service, resource.split_once([':', '/'])) {
+        ("secretsmanager" | "ssm", Some((_, ""))) => Err(problem("ends before the name (copy the whole ARN from AWS)".to_owned())),
         ("secretsmanager", Some(("secret", name))) if resource.starts_with("secret:") => {
             Ok(if is_own { format!("secretsmanager/{}", without_suffix(name)) } else { format!("secretsmanager/{account}:{name}") })
         }
@@ -126,16 +128,16 @@ fn has_suffix(name: &str) -> bool {
 
 fn check_secret(rest: &str) -> Result<(), String> {
     let (account, name) = apart(rest);
-    // An element `~` is an empty one.
+    // An element `~` is an empty one. Secrets that another service of AWS manages have a `!`, such as `rds!db-1a2b`.
     let elements = name.split('/').filter(|element| *element != "~");
-    let unfit = elements.flat_map(str::chars).find(|c| !c.is_ascii_alphanumeric() && !"_+=.@-".contains(*c));
+    let unfit = elements.flat_map(str::chars).find(|c| !c.is_ascii_alphanumeric() && !"_+=.@!-".contains(*c));
     match () {
         () if name.is_empty() => Err("has no name of a secret after the account (write it there)".to_owned()),
         () if unfit == Some(':') => {
             Err("has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)".to_owned())
         }
         () if unfit.is_some() => {
-            Err(format!("has {:?}, which the name of a secret cannot have (letters, digits and /_+=.@-)", unfit.unwrap_or_default()))
+            Err(format!("has {:?}, which the name of a secret cannot have (letters, digits and /_+=.@!-)", unfit.unwrap_or_default()))
         }
         () if name.len() > MAX_SECRET => {
             Err(format!("is over {MAX_SECRET} characters, which is too long for the name of a secret (check its spelling)"))
@@ -230,13 +232,26 @@ impl<'n> Named<'n> {
 
     /// Whether an answer is about this name, by the name and the ARN in the answer. A public parameter's ARN has no account.
     pub(super) fn is(&self, config: &AwsConfig, id: &str, name: &str, arn: Option<&str>) -> bool {
-        let account = arn.and_then(|arn| arn.split(':').nth(4)).unwrap_or_default();
+        let mut parts = arn.into_iter().flat_map(|arn| arn.splitn(6, ':')).skip(4);
+        let (account, resource) = (parts.next().unwrap_or_default(), parts.next());
         match (self.account, self.service) {
             (Some(_), Service::Parameters) => name == id || arn == Some(id),
             (Some(_), _) => arn == Some(id),
             (None, service) => {
                 let is_named = name == id || service == Service::Parameters && name.strip_prefix('/') == Some(self.name);
-                is_named && (account.is_empty() || config.account.as_ref().is_none_or(|own| own == account))
+                let is_own = account.is_empty() || config.account.as_ref().is_none_or(|own| own == account);
+                is_named && is_own && resource.is_none_or(|resource| self.is_in(resource))
+            }
+        }
+    }
+
+    /// Whether the end of an ARN has this name.
+    fn is_in(&self, resource: &str) -> bool {
+        let stored = self.stored();
+        match self.service {
+            Service::Parameters => resource.strip_prefix("parameter/").map(|name| name.trim_start_matches('/')) == Some(&*stored),
+            Service::SecretsManager | Service::Tokens => {
+                resource.strip_prefix("secret:").is_some_and(|name| name == stored || without_suffix(name) == stored)
             }
         }
     }

@@ -113,6 +113,6 @@ impl Wire {
     /// # Errors
     /// The errors of [`Line::reach`].
     pub(super) async fn reach(&self, service: Service, deadline: Instant) -> Result<Option<i64>, Refusal> {
-        self.line(service).reach(JSON, deadline).await
+        self.line(service).reach(JSON, b"{}", deadline).await
     }
 }

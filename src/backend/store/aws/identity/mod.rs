@@ -236,6 +236,16 @@ impl Identities {
         asked.map(Some).map_err(|failure| failure.of_login("the daemon's own key", self.own_remedy()))
     }
 
+    /// Whether STS answers, if Pods log in there. `None`: they do not, or [`Self::check`] asks it.
+    pub(super) async fn reach(&self, deadline: Instant) -> Option<Result<(), Refusal>> {
+        let is_asked = match &self.way {
+            Way::Agent { .. } => !self.assume.is_empty(),
+            Way::Irsa { .. } => true,
+            Way::Instance(_) | Way::Keys { .. } => false,
+        };
+        if is_asked { Some(self.sts.reach(deadline).await) } else { None }
+    }
+
     // === which role ===
 
     async fn role(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Role, Refusal> {

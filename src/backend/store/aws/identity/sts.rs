@@ -85,6 +85,14 @@ impl Sts {
         arn.filter(fits).ok_or_else(|| self.unfit(call.action, "is not from AWS's STS"))
     }
 
+    /// Whether the service answers at all.
+    ///
+    /// # Errors
+    /// The errors of [`Line::reach`].
+    pub(super) async fn reach(&self, deadline: Instant) -> Result<(), Refusal> {
+        self.0.reach(FORM, b"Action=GetCallerIdentity&Version=2011-06-15", deadline).await.map(drop)
+    }
+
     async fn issue(&self, call: &Call<'_>, deadline: Instant) -> Result<Issued, Failure> {
         let answer = self.call(call, deadline).await?;
         let part = |name| read(&answer, &["Credentials", name]);

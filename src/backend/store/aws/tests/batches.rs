@@ -234,6 +234,7 @@ async fn a_parameter_that_nobody_asked_for_is_nobodys() {
         json!({ "Name": "/root/x", "ARN": arn("111122223333", "/root/x"), "Value": "canary-13", "Version": 1 }),
         json!({ "Name": "/shop/A", "ARN": arn("111122223333", "/shop/A"), "Value": "canary-13", "Version": 1 }),
         json!({ "Name": "/shop/a", "ARN": arn("999999999999", "/shop/a"), "Value": "canary-13", "Version": 1 }),
+        json!({ "Name": "/shop/a", "ARN": arn("111122223333", "/root/x"), "Value": "canary-13", "Version": 1 }),
         json!({ "Name": null, "ARN": null, "Value": "canary-13" }),
         json!({ "ARN": arn("111122223333", "/shop/a"), "Value": "canary-13" }),
         json!({}),

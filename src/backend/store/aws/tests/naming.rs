@@ -17,6 +17,13 @@ fn an_arn_is_another_spelling_of_a_name() {
     for (text, name) in [
         ("secretsmanager/shop/db", "secretsmanager/shop/db"),
         ("secretsmanager/shop@x+y=z.w_v-u", "secretsmanager/shop@x+y=z.w_v-u"),
+        // Other services of AWS name their secrets like this.
+        ("secretsmanager/rds!db-1a2b", "secretsmanager/rds!db-1a2b"),
+        ("secretsmanager/events!connection/shop/3f", "secretsmanager/events!connection/shop/3f"),
+        (
+            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:rds!cluster-b08348b8-b0bc-401c-b7e3-4a7175a5f668-oYo4QI",
+            "secretsmanager/rds!cluster-b08348b8-b0bc-401c-b7e3-4a7175a5f668",
+        ),
         // `/a` and `a` are two secrets.
         ("secretsmanager//prod/db", "secretsmanager/~/prod/db"),
         ("secretsmanager/a//b/", "secretsmanager/a/~/b/~"),
@@ -40,6 +47,14 @@ fn an_arn_is_another_spelling_of_a_name() {
         assert_eq!(canonical.as_str(), name, "{text}");
         assert_eq!(own.canonical(canonical.as_str()).unwrap(), canonical, "{text}");
     }
+}
+
+#[test]
+fn names_may_be_as_long_as_in_aws() {
+    let own = own();
+    let named = |service: &str, length: usize| own.canonical(&format!("{service}/{}", "x".repeat(length))).is_ok();
+    assert!(named("secretsmanager", 512) && !named("secretsmanager", 513));
+    assert!(named("ssm", 960) && !named("ssm", 1_000));
 }
 
 #[test]
@@ -101,23 +116,25 @@ fn names_that_cannot_be_asked_for_say_why() {
         "arn:aws:ssm:eu-west-1:111122223333:secret:a-AbCdEf",
         "arn:aws:secretsmanager:eu-west-1:111122223333:secret:a-AbCdEf:password::",
         "arn:aws:secretsmanager:eu-west-1::secret:a-AbCdEf",
+        "arn:aws:secretsmanager:eu-west-1:111122223333:secret:",
+        "arn:aws:ssm:eu-west-1:111122223333:parameter/",
     ];
     let said: Vec<_> = names.iter().map(|name| format!("{name:.70} {}", own.canonical(name).unwrap_err())).collect();
     insta::assert_snapshot!(said.join("\n"), @r#"
     shop/db does not begin with `secretsmanager/` or `ssm/` (write for example "secretsmanager/shop/db")
     secretsmanager has no name of a secret after `secretsmanager/` (write it there)
     secretsmanager/ has an empty element (`//`, or a `/` at its start or end)
-    secretsmanager/a~b has '~', which the name of a secret cannot have (letters, digits and /_+=.@-)
-    secretsmanager/~a/b has '~', which the name of a secret cannot have (letters, digits and /_+=.@-)
+    secretsmanager/a~b has '~', which the name of a secret cannot have (letters, digits and /_+=.@!-)
+    secretsmanager/~a/b has '~', which the name of a secret cannot have (letters, digits and /_+=.@!-)
     secretsmanager/999999999999: has no name of a secret after the account (write it there)
     ssm//a has an empty element (`//`, or a `/` at its start or end)
     ssm/~/a has '~', which the name of a parameter cannot have (letters, digits and /_.-)
     ssm/AWS/reference/secretsmanager/root begins with another spelling of `aws/reference/secretsmanager/` (write secretsmanager/NAME)
     ssm/999999999999:aws/reference/secretsmanager/x begins with another spelling of `aws/reference/secretsmanager/` (write secretsmanager/NAME)
     secretsmanager/a/../b has the element ".."
-    secretsmanager/a b has ' ', which the name of a secret cannot have (letters, digits and /_+=.@-)
+    secretsmanager/a b has ' ', which the name of a secret cannot have (letters, digits and /_+=.@!-)
     secretsmanager/a:b has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
-    secretsmanager/ü has 'ü', which the name of a secret cannot have (letters, digits and /_+=.@-)
+    secretsmanager/ü has 'ü', which the name of a secret cannot have (letters, digits and /_+=.@!-)
     secretsmanager/111122223333:a-AbCdEf has the backend's own account (leave it out)
     secretsmanager/999999999999:a is of another account, and does not end like an ARN, such as with -AbCdEf (write the whole ARN)
     secretsmanager/99:a has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
@@ -126,7 +143,7 @@ fn names_that_cannot_be_asked_for_say_why() {
     ssm/a+b has '+', which the name of a parameter cannot have (letters, digits and /_.-)
     ssm/a  has ' ', which the name of a parameter cannot have (letters, digits and /_.-)
     ssm/a%2Fb has the character '%', which stores read as an escape or a query
-    secretsmanager/a* has '*', which the name of a secret cannot have (letters, digits and /_+=.@-)
+    secretsmanager/a* has '*', which the name of a secret cannot have (letters, digits and /_+=.@!-)
     ssm/111122223333:a has the backend's own account (leave it out)
     ssm/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x has over 15 levels, which is too many for a parameter (check its spelling)
     ssm/aws/reference/secretsmanager/a:b has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
@@ -138,6 +155,8 @@ fn names_that_cannot_be_asked_for_say_why() {
     arn:aws:ssm:eu-west-1:111122223333:secret:a-AbCdEf is not the ARN of a secret or a parameter (copy it from AWS)
     arn:aws:secretsmanager:eu-west-1:111122223333:secret:a-AbCdEf:password has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
     arn:aws:secretsmanager:eu-west-1::secret:a-AbCdEf is an ARN without the number of an account (copy the whole ARN from AWS)
+    arn:aws:secretsmanager:eu-west-1:111122223333:secret: ends before the name (copy the whole ARN from AWS)
+    arn:aws:ssm:eu-west-1:111122223333:parameter/ ends before the name (copy the whole ARN from AWS)
     "#);
 }
 

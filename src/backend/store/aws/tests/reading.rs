@@ -93,9 +93,10 @@ async fn a_secret_that_is_to_be_deleted_is_not_there() {
     moto.secret(REGION, "gone", "1").await;
     moto.must(REGION, "secretsmanager.DeleteSecret", json!({ "SecretId": "gone" })).await;
     let backend = backend(&bench, &moto, &RIGHTS).await;
-    // These are AWS's words; moto has other words and the same code.
+    // moto has the words of AWS's older references.
     let error = read(&backend, "secretsmanager/gone").await.unwrap_err();
-    assert!(matches!(error.fault, Fault::NotFound | Fault::Invalid), "{error}");
+    assert_eq!(error.fault, Fault::NotFound, "{error}");
+    assert!(error.to_string().contains("restore-secret"), "{error}");
 }
 
 #[tokio::test]

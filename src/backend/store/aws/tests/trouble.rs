@@ -17,6 +17,7 @@ async fn each_code_has_its_fault_and_its_words() {
     for (code, words, fault) in [
         ("ResourceNotFoundException", "Secrets Manager can't find the specified secret.", Fault::NotFound),
         ("InvalidRequestException", "You can't perform this operation on the secret because it was marked for deletion.", Fault::NotFound),
+        ("InvalidRequestException", "The secret is scheduled for deletion.", Fault::NotFound),
         ("InvalidRequestException", "You provided a VersionStage that is not associated to the provided VersionId.", Fault::Invalid),
         ("AccessDeniedException", denied, Fault::Denied),
         ("AccessDeniedException", "Access to KMS is not allowed", Fault::Denied),
@@ -34,6 +35,7 @@ async fn each_code_has_its_fault_and_its_words() {
     insta::assert_snapshot!(said.join("\n"), @"
     amazon/secretsmanager/many/0: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You can't perform this operation on the secret because it was marked for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: The secret is scheduled for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You provided a VersionStage that is not associated to the provided VersionId. (check the name and the version in the class; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException: User: arn:aws:sts::111122223333:assumed-role/web/keyferry is not authorized to perform: secretsmanager:GetSecretValue on resource: many/0 because no identity-based policy allows the secretsmanager:GetSecretValue action (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same about a secret that does not exist; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException: Access to KMS is not allowed (the secret's KMS key must allow kms:Decrypt to the role, in the key's policy and in the role's; AWS's request id is 0e7f-request)
@@ -115,6 +117,22 @@ async fn answers_that_are_not_awss_go_by_their_status() {
     ");
 }
 
+/// The words of an error never hide its code: without the code, a denial would look like an outage.
+#[tokio::test]
+async fn a_code_counts_whatever_the_words_are() {
+    for (body, fault) in [
+        (r#"{"__type":"AccessDeniedException","message":"a","Message":"a"}"#, Fault::Denied),
+        (r#"{"__type":"AccessDeniedException","message":null,"Message":"a"}"#, Fault::Denied),
+        (r#"{"__type":"ResourceNotFoundException","message":{"a":1}}"#, Fault::NotFound),
+        (r#"{"__type":"DecryptionFailure","Message":5}"#, Fault::Corrupt),
+    ] {
+        let error = told(Answer::new(400, body)).await;
+        assert_eq!(error.fault, fault, "{error}");
+    }
+    let both = told(Answer::new(400, r#"{"__type":"AccessDeniedException","message":null,"Message":"User: me"}"#)).await;
+    insta::assert_snapshot!(both, @"amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException: User: me (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same about a secret that does not exist; AWS's request id is 0e7f-request)");
+}
+
 /// A throttle is a 400.
 #[tokio::test]
 async fn what_throttles_is_tried_again_and_then_an_outage() {
@@ -186,6 +204,7 @@ async fn an_answer_about_something_else_is_not_delivered() {
         ("many/00", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:many/00-AbCdEf"),
         ("Many/0", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:Many/0-AbCdEf"),
         ("many/0", "arn:aws:secretsmanager:eu-west-1:999999999999:secret:many/0-AbCdEf"),
+        ("many/0", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:root/0-AbCdEf"),
         ("", ""),
     ] {
         let answer = json!({ "Name": name, "ARN": arn, "VersionId": "v", "SecretString": "canary-7" });
@@ -198,8 +217,24 @@ async fn an_answer_about_something_else_is_not_delivered() {
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:many/00-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:Many/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:999999999999:secret:many/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:root/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, one without a name (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     ");
+}
+
+/// Like a parameter's number, the id of a version is compared with the one in the answer.
+#[tokio::test]
+async fn another_version_than_the_pinned_one_is_not_delivered() {
+    const ID: &str = "0f1e2d3c-0000-4000-8000-123456789abc";
+    let (bench, aws) = (Bench::new(), Aws::start());
+    let backend = bench.backend(&aws);
+    for (version, is_it) in [(ID, true), ("0f1e2d3c-0000-4000-8000-123456789abd", false), ("", false)] {
+        aws.says(move |_| Some(Answer::json(&json!({ "Name": "many/0", "VersionId": version, "SecretString": "canary-14" }))));
+        match read(&backend, &format!("secretsmanager/many/0@{ID}")).await {
+            Ok(secret) => assert!(is_it && field(&secret, "value") == "canary-14"),
+            Err(error) => assert!(!is_it && error.fault == Fault::Denied && !format!("{error:?}").contains("canary"), "{error}"),
+        }
+    }
 }
 
 /// The same in a batch: the other requests get their secrets.
@@ -312,9 +347,48 @@ async fn the_doctor_looks_at_both_services_the_clock_and_the_login() {
     insta::assert_snapshot!(shown(Arc::new(irsa)).await, @"
     Ok backend amazon: Secrets Manager answers at AWS ()
     Ok backend amazon: Parameter Store answers at AWS ()
+    Ok backend amazon: STS answers at AWS ()
     Warn backend amazon: clock: AWS's clock is 120 s ahead of this node's (set this node's clock by NTP: AWS refuses what is signed for another time, and tokens seem expired)
     Warn backend amazon: login: not tried: this needs a Pod's token for the audience sts.amazonaws.com (--token sts.amazonaws.com=FILE; keyferry doctor --help shows how to make one)
     ");
+}
+
+/// What a mount needs besides the services: STS, and the roles of `auth.assumeRole`.
+#[tokio::test]
+async fn the_doctor_tries_the_roles_and_the_service_that_gives_them() {
+    let (bench, aws) = (Bench::new(), Aws::start());
+    let at = format!("http://{}", aws.address);
+    aws.says(|asked| match asked.operation().as_str() {
+        "GetCallerIdentity" => {
+            let arn = "<GetCallerIdentityResult><Arn>arn:aws:iam::111122223333:user/x</Arn></GetCallerIdentityResult>";
+            Some(Answer::new(200, arn))
+        }
+        "AssumeRole" if asked.body.contains("closed") => {
+            let denied = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not authorized</Message></Error></ErrorResponse>";
+            Some(Answer::new(403, denied))
+        }
+        _ => None,
+    });
+    let role = |name: &str| format!(", assumeRole: {{ role: \"arn:aws:iam::444455556666:role/{name}\" }}");
+    let shown = async |backend: Arc<AwsBackend>| {
+        let found = backend.examine(None).await;
+        let found = found
+            .iter()
+            .filter(|found| found.what.ends_with("login") || found.why.contains("STS") || found.level == crate::model::Level::Fail);
+        let lines: Vec<_> = found.map(|found| format!("{:?} {}: {} ({})", found.level, found.what, found.why, found.remedy)).collect();
+        lines.join("\n")
+    };
+    let mut said = Vec::new();
+    for name in ["open", "closed", "${namespace}"] {
+        said.push(shown(bench.backend_with(&at, fake::KEY, &role(name), "")).await);
+    }
+    let text = format!(
+        "region: eu-west-1\nauth: {{ method: irsa }}\nendpoints: {{ secretsmanager: \"{at}\", ssm: \"{at}\", sts: \"http://127.0.0.1:9\" }}"
+    );
+    let limits = StoreLimits { secret_bytes: 1024, remembered: 0, clients: 0, calls: 1 };
+    let irsa = AwsBackend::open("amazon".parse().unwrap(), &config(&text).unwrap(), limits, Arc::clone(&bench.clock)).unwrap();
+    said.push(shown(Arc::new(irsa)).await);
+    insta::assert_snapshot!(said.join("\n"), @"");
 }
 
 /// A listing has no values, and policy decides about each name.

@@ -37,6 +37,13 @@ async fn the_agent_gives_a_key_for_the_pods_token() {
     assert_eq!(agent.asked().len(), 2, "a policy may look at the Pod itself");
 }
 
+/// moto simulates the metadata of an instance too. The id of its key has a `-`.
+#[tokio::test]
+async fn an_instance_of_moto_has_a_role() {
+    let moto = Moto::start().await;
+    assert_eq!(key_of(&instance(&moto.url()), None, &web()).await.unwrap(), "test-key");
+}
+
 /// Fault 6 of the AWS provider: it never tries the agent's other address.
 #[tokio::test]
 async fn the_agent_is_asked_at_its_other_address_if_there_is_no_answer_at_the_first() {
