@@ -100,10 +100,12 @@ fn indented(section: &str) -> String {
     let mut is_fenced = false;
     let mut lines = Vec::new();
     for line in section.lines() {
-        match line.starts_with("```") {
-            true => is_fenced = !is_fenced,
-            false if is_fenced => lines.push(format!("    {line}")),
-            false => lines.push(line.to_owned()),
+        if line.starts_with("```") {
+            is_fenced = !is_fenced;
+        } else if is_fenced {
+            lines.push(format!("    {line}"));
+        } else {
+            lines.push(line.to_owned());
         }
     }
     lines.join("\n")
