@@ -1,12 +1,12 @@
 #!/bin/sh
-# Sets up an OpenBao server with what the openbao examples mount. Values are made up on the spot; run it once, on a server for trying out.
+# Sets up an OpenBao server with what the openbao examples mount. The script makes up the values. Run it once, on a server for trials.
 #
 #   bao auth enable kubernetes
 #   bao write auth/kubernetes/config kubernetes_host=https://kubernetes.default.svc
 #   sh deploy/examples/openbao.sh                            secrets, certificates, and who may have them
-#   sh deploy/examples/openbao.sh HOST:PORT PASSWORD-FILE    database logins besides, of this PostgreSQL and the password of its user postgres
+#   sh deploy/examples/openbao.sh HOST:PORT PASSWORD-FILE    also database logins: the file has the password of this PostgreSQL's user postgres
 #
-# BAO_ADDR, BAO_CACERT and BAO_TOKEN say where and who, as for every command of bao. BAO names the program (default: bao).
+# BAO_ADDR, BAO_CACERT and BAO_TOKEN name the server and the login, as for every command of bao. BAO names the program (default: bao).
 set -eu
 
 if [ "$#" -ne 0 ] && [ "$#" -ne 2 ]; then
@@ -16,7 +16,7 @@ fi
 bao=${BAO:-bao}
 
 "$bao" secrets enable -path=kv -version=2 kv
-# A new engine of the second version takes a moment to be ready.
+# A new engine of KV version 2 is ready after a moment.
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     if "$bao" read kv/config >/dev/null 2>&1; then break; fi
     sleep 0.2
@@ -35,7 +35,7 @@ if [ "$#" -eq 2 ]; then
         creation_statements="CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
 fi
 
-# What the ServiceAccount web of the namespace shop may have. Keyferry's own policy is asked before.
+# What the ServiceAccount web of the namespace shop may have. Keyferry asks its own policy first.
 "$bao" policy write shop - <<'END'
 path "kv/data/shop/*" { capabilities = ["read"] }
 path "database/creds/shop" { capabilities = ["read"] }

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Fills a vault with what the examples mount. Every value is made up on the spot; run again, it makes a new revision of each.
+# Fills a vault with what the examples mount. The script makes up every value. If you run it again, each secret gets a new revision.
 #
 #   sh deploy/examples/vault.sh VAULT IDENTITY        all secrets but one
 #   sh deploy/examples/vault.sh VAULT IDENTITY late   the one that missing.yaml waits for
 #
-# VAULT is the vault's folder and IDENTITY the age identity file; both are made where they do not exist. KEYFERRY names the program
-# (default: keyferry). Needs openssl.
+# VAULT is the vault's folder and IDENTITY the age identity file. The script makes them if they do not exist. KEYFERRY names the program
+# (default: keyferry). The script needs openssl.
 set -eu
 
 if [ "$#" -lt 2 ] || [ "$#" -gt 3 ] || [ "${3:-late}" != late ]; then
@@ -25,7 +25,7 @@ set_secret() {
     "$keyferry" vault set --vault "$vault" --replace "$@"
 }
 
-# Values go by files: an argument could be seen by every user of the machine.
+# Values are in files, because every user of the machine can see arguments.
 text() {
     printf '%s' "$2" >"$work/$1"
 }
@@ -34,10 +34,10 @@ password() {
     openssl rand -hex 16 | tr -d '\n' >"$work/$1"
 }
 
-# openssl writes a diary to standard error; it is shown only when something fails.
+# openssl writes its progress to standard error. It is shown only if something fails.
 quietly() {
-    "$@" 2>"$work/diary" || {
-        cat "$work/diary" >&2
+    "$@" 2>"$work/progress" || {
+        cat "$work/progress" >&2
         exit 1
     }
 }
@@ -68,7 +68,7 @@ set_secret shop/settings "value=@$work/settings"
 password basic
 set_secret shop/basic-auth "username=@$work/username" "password=@$work/basic"
 
-# A certificate for an hour's playing, with an ECDSA key: what the driver can sync.
+# A certificate for one day, with an ECDSA key, because the driver can sync that.
 quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=shop.example -days 1 \
     -keyout "$work/tls.key" -out "$work/tls.crt"
 set_secret shop/tls "tls.crt=@$work/tls.crt" "tls.key=@$work/tls.key" "ca.crt=@$work/tls.crt"

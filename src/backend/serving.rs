@@ -84,7 +84,9 @@ impl ServedDialects {
         if left.is_empty() && !at_hand.is_empty() {
             return Err(no_login(dialect, at_hand));
         }
-        let left = this_way(left, way);
+        // Two regions have different secrets, so the way does not choose between regions.
+        let is_one_region = left.windows(2).all(|pair| pair[0].region == pair[1].region);
+        let left = if is_one_region { this_way(left, way) } else { left };
         let named = named.filter(|named| !is_narrowed || left.iter().any(|candidate| candidate.name == **named));
         let chosen = |backend: &BackendName| match speakers.iter().find(|speaker| speaker.name == *backend) {
             Some(speaker) if !speaker.as_pod => Err(no_login(dialect, &[*speaker])),
@@ -285,6 +287,7 @@ mod tests {
         assert_eq!(found(&all, Some("pods"), None, "irsa"), "roles");
         assert_eq!(found(&all, None, Some("us-east-2"), "podIdentity"), "ohio", "its own message says that it does not");
         assert_eq!(found(&all[1..2], None, None, "irsa"), "pods", "a class that says nothing is content with it");
+        assert!(found(&all[1..], None, None, "irsa").contains("write the `region` of one of them"), "two regions have different secrets");
         let twice = [all[0].clone(), aws("roles2", "eu-west-1", "irsa"), all[1].clone()];
         assert_eq!(found(&twice, Some("roles2"), Some("eu-west-1"), "irsa"), "roles2");
         assert!(found(&twice, None, Some("eu-west-1"), "irsa").contains("several backends of this node could serve this class"));

@@ -93,7 +93,7 @@ impl CacheCommand {
 pub fn run(command: &CacheCommand, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     match command {
         CacheCommand::List(args) => show(args, clock.now(), out, err),
-        CacheCommand::Wipe(args) => remove(args, clock.now(), out),
+        CacheCommand::Wipe(args) => remove(args, clock.now(), out, err),
     }
 }
 
@@ -114,7 +114,7 @@ fn show(args: &ListArgs, now: Timestamp, out: &mut dyn Write, err: &mut dyn Writ
     }
 }
 
-fn remove(args: &WipeArgs, now: Timestamp, out: &mut dyn Write) -> Result<(), Failure> {
+fn remove(args: &WipeArgs, now: Timestamp, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let (dir, sealed) = sealed(&args.config)?;
     let target = args.target.clone().unwrap_or(Target::All);
     let removed = wipe(&sealed, &target, now).map_err(|error| fault(&dir, &error))?;
@@ -126,14 +126,18 @@ fn remove(args: &WipeArgs, now: Timestamp, out: &mut dyn Write) -> Result<(), Fa
     match args.shown.output {
         Format::Json => {
             let report = json!({ "dir": dir.display().to_string(), "wiped": what, "removed": removed, "until": now.to_string() });
-            write(out, &format!("{report:#}\n"))
+            write(out, &format!("{report:#}\n"))?;
         }
         Format::Text => {
-            let of = what.map(|what| format!(" of {what}")).unwrap_or_default();
+            let of = what.as_ref().map(|what| format!(" of {what}")).unwrap_or_default();
             let answers = if removed == 1 { "answer" } else { "answers" };
-            write(out, &format!("removed {removed} {answers}{of}: Pods on this node do not get these earlier answers any more\n"))
+            write(out, &format!("removed {removed} {answers}{of}: Pods on this node do not get these earlier answers any more\n"))?;
         }
     }
+    if let Some(what) = what.filter(|_| removed == 0) {
+        note(err, &format!("{what}: no answer on this node's disk has a name that begins with this (`keyferry cache list` shows all)"));
+    }
+    Ok(())
 }
 
 /// The folder with its keys.

@@ -119,6 +119,10 @@ fn secret(args: &CanArgs, config: &Config) -> Result<SecretRef, Failure> {
             let problem = "ends with `/`: only `read` can ask for everything below a folder (name one secret)";
             return Err(Failure::usage(format!("{:?}: {problem}", args.secret)));
         }
+        (Verb::Update, None) if !settings.kind().facts().updates => {
+            let problem = format!("{backend} only reads, and nothing is updated there (ask for `read`)");
+            return Err(Failure::usage(format!("{:?}: {problem}", args.secret)));
+        }
         (Verb::Update, None) => Method::Post,
     };
     let Some(name) = name else { return Err(Failure::usage(format!("{:?}: names no folder", args.secret))) };

@@ -103,12 +103,12 @@ pub async fn run(args: DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
 const NEXT: &str = "
 Next, for an application of yours:
     $ keyferry vault init --vault vault --identity age.key
-    $ keyferry vault set --vault vault shop/db password=-
+    $ keyferry vault set --vault vault shop/api token=-   # asks for the value
     $ keyferry example one-container > class.yaml         # a class and a Pod to start from; `keyferry example` lists all
     $ keyferry check class.yaml                           # says what is wrong with it, with line and column
     $ kubectl apply -f class.yaml                         # once the provider is installed: docs/install.md
 A Pod's volume names the class:
-    csi: { driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: { secretProviderClass: shop } }";
+    csi: { driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: { secretProviderClass: one-container } }";
 
 /// Waits for SIGINT, SIGTERM or SIGHUP, so that the demo also removes its folder then.
 fn stopped_by_a_signal() -> Result<impl Future<Output = ()>, Failure> {

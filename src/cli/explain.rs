@@ -57,10 +57,10 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     // The start of a message works too: `PolicyDenied: object 1 ...`.
     let code = word.split(':').next().unwrap_or_default();
     if let Some((_, section)) = sections().find(|(known, _)| known.eq_ignore_ascii_case(code)) {
-        let text = section.trim_end();
+        let text = plain(section.trim_end());
         return match args.shown.output {
             Format::Json => {
-                let (code, text) = text.split_once('\n').unwrap_or((text, ""));
+                let (code, text) = text.split_once('\n').unwrap_or((&text, ""));
                 write(out, &format!("{:#}\n", json!({ "code": code, "text": text.trim_start() })))
             }
             Format::Text => write(out, &format!("{text}\n")),
@@ -89,11 +89,59 @@ fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
+/// A part of the page for a terminal: a link is its words, and the page's path in the repository. Blocks are indented, and nothing is in bold.
+fn plain(section: &str) -> String {
+    let paragraph = |text: &str| if text.starts_with("    ") { text.to_owned() } else { unlinked(text) };
+    indented(section).split("\n\n").map(paragraph).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Fenced blocks as indented ones.
+fn indented(section: &str) -> String {
+    let mut is_fenced = false;
+    let mut lines = Vec::new();
+    for line in section.lines() {
+        if line.starts_with("```") {
+            is_fenced = !is_fenced;
+        } else if is_fenced {
+            lines.push(format!("    {line}"));
+        } else {
+            lines.push(line.to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
+fn unlinked(paragraph: &str) -> String {
+    let mut text = if paragraph.starts_with("**") { paragraph.replacen("**", "", 2) } else { paragraph.to_owned() };
+    while let Some((before, words, target, after)) = link(&text) {
+        let place = match (target.strip_prefix('#'), target.strip_prefix("../")) {
+            // `keyferry explain` has the section of another code too.
+            (Some(anchor), _) if words.eq_ignore_ascii_case(anchor) => String::new(),
+            (Some(_), _) => format!(" (docs/errors.md{target})"),
+            (None, Some(path)) => format!(" ({path})"),
+            (None, None) if target.starts_with("http") => format!(" ({target})"),
+            (None, None) => format!(" (docs/{target})"),
+        };
+        text = format!("{before}{words}{place}{after}");
+    }
+    text
+}
+
+/// The first link of a text: what is before it, its words, its target, and what is behind it.
+fn link(text: &str) -> Option<(&str, &str, &str, &str)> {
+    let (head, tail) = text.split_once("](")?;
+    let (before, words) = head.rsplit_once('[')?;
+    let (target, after) = tail.split_once(')')?;
+    Some((before, words, target, after))
+}
+
 fn unknown(word: &str, keys: &BTreeMap<String, Key>) -> String {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let lasts: Vec<String> = keys.keys().map(|path| last(path)).collect();
     let codes: Vec<&str> = sections().map(|(code, _)| code).collect();
-    let near = nearest(word, codes.iter().copied().chain(keys.keys().map(String::as_str)));
+    // Only codes begin with a capital letter.
+    let code = nearest(word, codes.iter().copied().filter(|_| word.starts_with(char::is_uppercase)));
+    let near = code.or_else(|| nearest(word, codes.iter().copied().chain(keys.keys().map(String::as_str))));
     let near = near.or_else(|| nearest(&last(word), lasts.iter().map(String::as_str)));
     match near {
         Some(near) => format!("{word:?}: is not a code or a key (did you mean {near}?)"),
@@ -230,8 +278,22 @@ mod tests {
         for code in Code::ALL {
             let text = explain(code.as_str()).unwrap();
             assert!(text.starts_with(&format!("{code}\n")) && !text.contains("\n## "), "{text}");
+            assert!(!["](", "**Find it", "\n```"].iter().any(|markdown| text.contains(markdown)), "{text}");
         }
         assert_eq!(explain("policydenied"), explain("PolicyDenied: object 1 (db): files/x: no rule"));
+    }
+
+    #[test]
+    fn a_link_is_shown_with_its_page() {
+        let page = "**Find it:** `a/**`, [Shares of\nnamespaces](configuration.md#shares), [Overloaded](#overloaded), [the trap](#the-trap), [how](../SECURITY.md)\n\n    [a](b)\n\n```console\n$ c\n```";
+        insta::assert_snapshot!(plain(page), @"
+        Find it: `a/**`, Shares of
+        namespaces (docs/configuration.md#shares), Overloaded, the trap (docs/errors.md#the-trap), how (SECURITY.md)
+
+            [a](b)
+
+            $ c
+        ");
     }
 
     #[test]
@@ -250,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_has_the_nearest() {
-        insta::assert_snapshot!(explain("PolicyDeny").unwrap_err(), @r#""PolicyDeny": is not a code or a key (did you mean policy.deny?)"#);
+        insta::assert_snapshot!(explain("PolicyDeny").unwrap_err(), @r#""PolicyDeny": is not a code or a key (did you mean PolicyDenied?)"#);
         insta::assert_snapshot!(explain("limits.mount").unwrap_err(), @r#""limits.mount": is not a code or a key (did you mean limits.mounts?)"#);
         insta::assert_snapshot!(explain("defaultbakend").unwrap_err(), @r#""defaultbakend": is not a code or a key (did you mean defaultBackend?)"#);
         insta::assert_snapshot!(explain("quite unknown").unwrap_err(), @r#""quite unknown": is not a code or a key (`keyferry explain` lists all; the codes are AuditUnavailable, BackendDenied, BackendLoginFailed, BackendTimeout, BackendUnavailable, IdentityUnverified, Internal, InvalidRequest, Overloaded, PolicyDenied, SecretCorrupt, SecretNotFound, TooLarge)"#);

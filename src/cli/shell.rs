@@ -12,8 +12,8 @@ use super::{Cli, Failure};
 
 const COMPLETION: &str = "\
 Examples:
-  source <(keyferry completion bash)                                     # in ~/.bashrc
-  source <(keyferry completion zsh)                                      # in ~/.zshrc, after compinit
+  source <(keyferry completion bash)      # in ~/.bashrc
+  source <(keyferry completion zsh)       # in ~/.zshrc, after compinit
   keyferry completion fish > ~/.config/fish/completions/keyferry.fish";
 
 /// Print a script that completes commands and options in a shell.

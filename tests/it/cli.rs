@@ -265,6 +265,10 @@ fn can_says_yes_or_no_and_by_which_rule() {
     2
     error: "files/shop//db": has an empty element (`//`, or a `/` at its start or end)
     "#);
+    insta::assert_snapshot!(can(&["update", "files/shop/db", "--as", "shop/web"]), @r#"
+    2
+    error: "files/shop/db": files only reads, and nothing is updated there (ask for `read`)
+    "#);
     insta::assert_snapshot!(can(&["read", "files", "--as", "shop/web"]), @r#"
     2
     error: "files": has no `/` (write BACKEND/NAME, such as files/shop/db)

@@ -119,6 +119,22 @@ fn what_has_no_values_or_too_many_is_said() {
     ");
 }
 
+/// `shop/db` is near to both names, and the class uses it.
+#[test]
+fn a_name_that_has_its_place_is_not_proposed() {
+    let class = CLASS.replace("a/token, optional: true }", "a/token, optional: true }\n      - secret: shop/da");
+    let absent = refused(&class, VALUES);
+    let (_, _, unused) = render(CLASS, &format!("{VALUES}shop/dc: {{ a: b }}\n"), &[]);
+    insta::assert_snapshot!([absent, unused].join("--\n"), @"
+    1
+    error: values.yaml: shop/da: has no values (add `shop/da: { FIELD: VALUE }`, or `shop/da: null` for a secret that is absent)
+    --
+    warning: values.yaml: shop/dc: the class does not use this secret (remove it, or correct the name)
+    note: object 1 (app.toml): shop/mail: is absent, but it is optional
+    note: object 3 (a/token): shop/token: is absent, but it is optional
+    ");
+}
+
 #[test]
 fn values_that_are_none_have_their_line() {
     let said: Vec<String> = [

@@ -101,11 +101,12 @@ impl Values {
     pub fn of(&self, plan: &Plan) -> Result<Vec<Option<Arc<Secret>>>, Failure> {
         let mut faults = String::new();
         let mut secrets = Vec::with_capacity(plan.secrets.len());
+        let unused = self.unused_names(plan);
         for (place, secret) in plan.secrets.iter().enumerate() {
             let found = names(secret).into_iter().find_map(|name| self.secrets.get(&name));
             if found.is_none() && is_needed(plan, place) {
                 let name = secret.name.as_str();
-                let remedy = match nearest(name, self.secrets.keys().map(String::as_str)) {
+                let remedy = match nearest(name, unused.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),
                     None => {
                         let values = if is_delivered_as_stored(plan, place) { "'TEXT'" } else { "{ FIELD: VALUE }" };
@@ -133,16 +134,21 @@ impl Values {
 
     /// A sentence for each secret that the class does not have.
     pub fn unused(&self, plan: &Plan) -> Vec<String> {
-        let wanted: Vec<String> = plan.secrets.iter().flat_map(names).collect();
-        let unused = self.secrets.keys().filter(|name| !wanted.contains(name));
-        let sentence = |name: &String| {
-            let remedy = match nearest(name, wanted.iter().map(String::as_str)) {
+        let is_absent = |names: &Vec<String>| !names.iter().any(|name| self.secrets.contains_key(name));
+        let absent: Vec<String> = plan.secrets.iter().map(names).filter(is_absent).flatten().collect();
+        let sentence = |name| {
+            let remedy = match nearest(name, absent.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean {near}?"),
                 None => "remove it, or correct the name".to_owned(),
             };
             format!("{}: {name}: the class does not use this secret ({remedy})", self.file)
         };
-        unused.map(sentence).collect()
+        self.unused_names(plan).into_iter().map(sentence).collect()
+    }
+
+    fn unused_names(&self, plan: &Plan) -> Vec<&str> {
+        let used: BTreeSet<String> = plan.secrets.iter().flat_map(names).collect();
+        self.secrets.keys().map(String::as_str).filter(|name| !used.contains(*name)).collect()
     }
 }
 

@@ -179,6 +179,9 @@ async fn a_wipe_works_on_a_running_daemon() {
     );
     assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendUnavailable: "), "from memory neither");
     assert_eq!(outage.mount_with(&web(), &class(1)).await, Ok("one".to_owned()));
+    let (code, out, errors) = outage.cache(&["wipe", "boa"]);
+    assert_eq!((code, out.as_str()), (0, "removed 0 answers of boa: Pods on this node do not get these earlier answers any more\n"));
+    assert_eq!(errors, "note: boa: no answer on this node's disk has a name that begins with this (`keyferry cache list` shows all)\n");
     let (code, out, _) = outage.cache(&["wipe", "-o", "json"]);
     let document: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &document["removed"], &document["wiped"]), (0, &json!(1), &Value::Null));
