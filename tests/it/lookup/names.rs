@@ -1,12 +1,13 @@
 //! Names in backticks that no schema lists: commands, targets of the Makefile, files of the repository, environment variables, and names of
-//! two words such as `tokenRequests`. The fields of an audit line have a schema, and a page has all of them.
+//! two words such as `tokenRequests`. And what schemas list and one page has: the fields of an audit line, and the defaults of the configuration.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::Value;
 
-use super::{Found, options, quoted, root, unexplained};
+use super::{Found, options, pages, quoted, root, unexplained};
+use crate::deploy::{deploy, documents};
 use crate::support::files_below;
 
 /// Names of two words, and variables of the environment, that are nowhere in our sources.
@@ -178,9 +179,79 @@ fn the_audit_page_has_every_field_of_a_line() {
     assert_eq!(known.difference(&fields).collect::<Vec<_>>(), Vec::<&String>::new(), "docs/audit.md does not have these fields");
 }
 
+#[test]
+fn each_schema_has_an_id() {
+    for file in files_below(&root().join("schemas"), "json") {
+        let schema: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(schema["$id"], format!("https://keyferry.example/schemas/{name}"));
+    }
+}
+
+/// The defaults of a schema's keys by their paths, as a person writes them.
+fn defaults(node: &Value, path: &str, found: &mut Vec<(String, String)>) {
+    for (key, below) in node["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}{key}");
+        let text = match &below["default"] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string().replace('"', "")),
+        };
+        found.extend(text.map(|text| (path.clone(), text)));
+        defaults(below, &format!("{path}."), found);
+    }
+}
+
+/// The keys under `backends` have other defaults for each kind, and other tables.
+#[test]
+fn the_page_of_the_configuration_has_the_defaults_of_the_schema() {
+    let page = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let schema: Value = serde_json::from_str(&fs::read_to_string(root().join("schemas/config.json")).unwrap()).unwrap();
+    let mut known = Vec::new();
+    defaults(&schema, "", &mut known);
+    assert!(known.len() > 20, "{known:?}");
+    for (key, default) in known {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let column = row.and_then(|row| row.split(" | ").nth(1)).unwrap_or_else(|| panic!("docs/configuration.md has no row for {key}"));
+        let shown = [format!("`{default}`"), format!("`\"{default}\"`")];
+        assert!(shown.iter().any(|shown| column.ends_with(shown)), "docs/configuration.md: {key}: {column}: the schema has {default}");
+    }
+}
+
+/// `create` and `patch` on `events`, as verbs and resource. Rights of a store have a path instead of a resource.
+fn rights(text: &str) -> Vec<(Vec<&str>, &str)> {
+    let verbs = ["create", "delete", "get", "list", "patch", "update", "watch"];
+    let right = |(at, found): (usize, &'static str)| {
+        let resource = text[at + found.len()..].split('`').next()?;
+        let before = text[..=at].rsplit(['.', ',', '(', ';']).next()?;
+        let granted: Vec<&str> = before.split('`').skip(1).step_by(2).filter(|word| verbs.contains(word)).collect();
+        (!granted.is_empty() && resource.chars().all(|c| c.is_ascii_lowercase())).then_some((granted, resource))
+    };
+    text.match_indices("` on `").filter_map(right).collect()
+}
+
+#[test]
+fn rights_of_the_pages_are_in_the_manifests() {
+    let files = files_below(&deploy("manifests"), "yaml").into_iter().filter(|file| file.ends_with("rbac.yaml"));
+    let rules: Vec<Value> = files.flat_map(|file| documents(&file)).flat_map(|role| role["rules"].as_array().cloned()).flatten().collect();
+    let has = |list: &Value, word: &str| list.as_array().is_some_and(|list| list.iter().any(|one| one == word));
+    let mut count = 0;
+    for (page, text) in pages() {
+        for (verbs, resource) in rights(&text) {
+            for verb in verbs {
+                count += 1;
+                let found = rules.iter().any(|rule| has(&rule["resources"], resource) && has(&rule["verbs"], verb));
+                assert!(found, "{page}: no Role or ClusterRole of deploy/manifests has the verb {verb} on {resource}");
+            }
+        }
+    }
+    assert!(count > 4, "{count}");
+}
+
 /// What the tests above would find.
 #[test]
 fn a_name_that_is_nowhere_is_found() {
+    assert_eq!(rights("x. `create` and `patch` on `events`, `list` on `kv/x`"), [(vec!["create", "patch"], "events")]);
     assert_eq!(words("a.lastFault: X_Y (`b-c`)").filter(|word| is_special(word)).collect::<Vec<_>>(), ["lastFault", "X_Y"]);
     assert_eq!([camel("last_fault"), camel("a"), camel("_x")], ["lastFault", "a", "X"]);
     assert_eq!(paths("see `docs/runbooks/*.md`, overlays/openbao. x/docs/no"), ["docs/runbooks", "overlays/openbao"]);
