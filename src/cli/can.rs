@@ -21,7 +21,7 @@ Examples:
   keyferry can read files/shop/certs/ --as shop/web     # everything below a folder, as for `prefix`
   keyferry can update bao/pki/issue/web --as shop/web -o json
 
-The command asks only this node's policy: the store may still refuse. Write the name as the policy does. If the store has namespaces, the
+The command asks only this node's policy: the store may still refuse. Write the name as the policy does. If the store has namespaces, the \
 namespace comes first.
 Exit code 0: yes; 1: no; 2: wrong arguments or configuration.";
 

@@ -53,8 +53,8 @@ Examples:
       --bound-object-kind Pod --bound-object-name web-0 --bound-object-uid UID > bao.jwt
     keyferry doctor --config /etc/keyferry/keyferry.yaml --token bao=bao.jwt
 
-Exit code 0: nothing fails, but there may be warnings; 1: something fails; 2: the doctor could not look (the configuration has faults, or a
-file of a token cannot be read).";
+Exit code 0: nothing fails, but there may be warnings; 1: something fails; 2: the doctor could not look (the configuration has faults, \
+or a file of a token cannot be read).";
 
 /// Find what is wrong on this node.
 ///

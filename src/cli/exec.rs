@@ -36,9 +36,9 @@ Examples:
   Copy this program into a volume, for a container whose image does not have it:
     keyferry exec --install /keyferry
 
-Variables that are already set keep their values, unless you add --override. The environment does not change when a secret changes, and other
+Variables that are already set keep their values, unless you add --override. The environment does not change when a secret changes, and other \
 processes can see it. If an application can read files, give it files.
-Exit code: that of the command; 127: there is no such command; 126: it cannot be run; 1: a file's content is wrong; 2: wrong arguments, or a file
+Exit code: that of the command; 127: there is no such command; 126: it cannot be run; 1: a file's content is wrong; 2: wrong arguments, or a file \
 cannot be read.";
 
 /// Run a command with environment variables from mounted files.

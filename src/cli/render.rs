@@ -33,8 +33,8 @@ Examples:
   The same as files in a folder, to let the application read them:
     keyferry render -f shop.yaml --values values.yaml --to /tmp/shop
 
-values.yaml has a mapping of fields for each secret. The key is the secret's name in the store, with or without the backend before it. A field
-that is not a text is JSON, as in Vault. A null means that the store does not have the secret. The output of `keyferry vault export` works
+values.yaml has a mapping of fields for each secret. The key is the secret's name in the store, with or without the backend before it. A field \
+that is not a text is JSON, as in Vault. A null means that the store does not have the secret. The output of `keyferry vault export` works \
 too. An example of values.yaml:
 
     shop/db: { username: app, password: \"made up: 'x' $y\" }

@@ -197,6 +197,59 @@ fn with(path: &[&str], key: &str, value: &Value) -> Value {
     document
 }
 
+/// Everything but the policy, which knows where its rules are in the file.
+fn shown(document: &Value) -> Option<String> {
+    let Config {
+        sockets,
+        state_dir,
+        kubelet_dir,
+        version_key,
+        identity,
+        backends,
+        default_backend,
+        policy: _,
+        dialects,
+        limits,
+        cache,
+        sealed,
+        leases,
+        delivery,
+        audit,
+        metrics,
+        events,
+        log,
+    } = Config::parse(&document.to_string()).ok()?;
+    let stores = (backends, default_backend, dialects, cache, sealed, leases);
+    Some(format!(
+        "{:?}",
+        ((sockets, state_dir, kubelet_dir, version_key, identity), stores, (limits, delivery, audit, metrics, events, log))
+    ))
+}
+
+/// A configuration that writes a default is the same as one without the key.
+#[test]
+fn defaults_of_the_schema_are_those_of_the_program() {
+    let (mut count, mut skipped) = (0, Vec::new());
+    for Place { path, schema } in places() {
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        for (key, default) in properties.filter_map(|(key, property)| Some((key, property.get("default")?))) {
+            let written = with(path, key, default);
+            let mut without = written.clone();
+            let pointer: String = path.iter().map(|step| format!("/{step}")).collect();
+            without.pointer_mut(&pointer).unwrap().as_object_mut().unwrap().remove(key);
+            match (shown(&written), shown(&without)) {
+                (Some(written), Some(without)) => {
+                    count += 1;
+                    assert_eq!(written, without, "{path:?} {key}: the schema has the default {default}");
+                }
+                _ => skipped.push(format!("{pointer}/{key}")),
+            }
+        }
+    }
+    assert!(count > 30, "{count}");
+    assert_eq!(skipped, ["/backends/amazon/auth/profile"], "the base cannot have these keys");
+}
+
 /// The keys that a reader knows, from its own message about a key that it does not know.
 fn known_keys(problem: &str) -> BTreeSet<String> {
     let list = problem.rsplit_once("(known here: ").unwrap_or_else(|| panic!("{problem}")).1;

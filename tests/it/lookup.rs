@@ -1,4 +1,5 @@
 //! What a page names in backticks is in the program: metrics with their labels, options, and keys of the configuration. Codes too, in backticks or not.
+//! `messages` does the same with the program's texts, and `names` with what has no schema.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,6 +16,9 @@ use serde_json::Value;
 use crate::alerts;
 use crate::golden::grpc_name;
 use crate::support::files_below;
+
+mod messages;
+mod names;
 
 /// Options of other programs.
 const OTHER_OPTIONS: &[(&str, &str)] = &[

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
@@ -278,4 +279,32 @@ fn the_state_folder_is_found_in_a_configuration_with_faults() {
     assert_eq!(found("stateDir: [broken", Some("/srv")), Ok("/srv".into()));
     insta::assert_snapshot!(found("stateDir: relative\n", None).unwrap_err(), @r#"DIR/keyferry.yaml:1:11: stateDir: "relative" is not an absolute path (start it with /) (or name the state folder: --state-dir DIR)"#);
     insta::assert_snapshot!(found("stateDir: [broken", None).unwrap_err(), @"DIR/keyferry.yaml:1:11: not valid YAML: unclosed bracket '[' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes) (or name the state folder: --state-dir DIR)");
+}
+
+/// Every key of a document, at any depth.
+fn keys(value: &Json) -> Vec<String> {
+    match value {
+        Json::Object(entries) => entries.iter().flat_map(|(key, value)| [vec![key.clone()], keys(value)].concat()).collect(),
+        Json::Array(items) => items.iter().flat_map(keys).collect(),
+        Json::Bool(_) | Json::Null | Json::Number(_) | Json::String(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn the_page_has_every_key_of_the_document() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md")).unwrap();
+    let (_, section) = page.split_once("### As JSON\n").unwrap();
+    let rows: Vec<&str> = section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| ")).collect();
+    let names = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let mut report = broken();
+    report.configuration.as_mut().unwrap().fault = Some("a fault".into());
+    let known = keys(&serde_json::to_value(&report).unwrap());
+    let shown: Vec<String> = rows.iter().flat_map(|row| names(row)).collect();
+    assert!(known.len() > 40, "{known:?}");
+    for key in &known {
+        assert!(shown.contains(key), "docs/monitoring.md does not have the key {key}");
+    }
+    for key in rows.iter().flat_map(|row| names(row.split(" | ").next().unwrap())) {
+        assert!(known.contains(&key), "docs/monitoring.md: the document has no key {key}");
+    }
 }

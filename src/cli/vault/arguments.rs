@@ -63,9 +63,9 @@ If a value itself starts with @, or is -, give it by a file.")]
   keyferry vault edit shop/db
   EDITOR='code --wait' keyferry vault edit shop/db
 
-If you change nothing, nothing is written. If the text has a fault, the editor opens again and the fault is at the top. If you then leave the
+If you change nothing, nothing is written. If the text has a fault, the editor opens again and the fault is at the top. If you then leave the \
 text as it is, or empty it, nothing is written (exit code 1).
-Keyferry gives vim, nvim and nano options so that they leave no copy elsewhere (swap, backup, history). For another editor, set such options
+Keyferry gives vim, nvim and nano options so that they leave no copy elsewhere (swap, backup, history). For another editor, set such options \
 yourself.")]
     Edit(Edit),
 
@@ -181,7 +181,7 @@ The files get the mode 0600, in a new folder (0700). Their values are in the cle
   keyferry vault import /dev/shm/vault.json
   keyferry vault import --format dotenv --name shop/db - < db.txt
 
-In a folder, each dotenv file is a secret, and the path is its name: shop/db.env is shop/db, shop/.env is shop, shop/.env.production is
+In a folder, each dotenv file is a secret, and the path is its name: shop/db.env is shop/db, shop/.env is shop, shop/.env.production is \
 shop/production. With --format json or kubernetes, files of that format are read instead.
 Ciphertext (SOPS, Ansible Vault, ...) and references (vault:path#key, op://, ...) are faults. The message says what to run first.
 Secrets that Kubernetes and Helm keep for themselves (ServiceAccount tokens, Helm releases) are not imported.")]
