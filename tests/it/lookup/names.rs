@@ -222,12 +222,12 @@ fn the_page_of_the_configuration_has_the_defaults_of_the_schema() {
 }
 
 /// `create` and `patch` on `events`, as verbs and resource. Rights of a store have a path instead of a resource.
-fn rights(text: &str) -> Vec<(Vec<&str>, &str)> {
+fn rights<'t>(text: &'t str) -> Vec<(Vec<&'t str>, &'t str)> {
     let verbs = ["create", "delete", "get", "list", "patch", "update", "watch"];
-    let right = |(at, found): (usize, &'static str)| {
+    let right = |(at, found): (usize, &'t str)| {
         let resource = text[at + found.len()..].split('`').next()?;
         let before = text[..=at].rsplit(['.', ',', '(', ';']).next()?;
-        let granted: Vec<&str> = before.split('`').skip(1).step_by(2).filter(|word| verbs.contains(word)).collect();
+        let granted: Vec<&'t str> = before.split('`').skip(1).step_by(2).filter(|word| verbs.contains(word)).collect();
         (!granted.is_empty() && resource.chars().all(|c| c.is_ascii_lowercase())).then_some((granted, resource))
     };
     text.match_indices("` on `").filter_map(right).collect()
