@@ -14,7 +14,7 @@ use crate::support::files_below;
 const OTHER_TEXTS: [&str; 22] = [
     "(os error",
     "Cannot allocate memory",
-    "Connection refused (os error 111)",
+    "Connection refused",
     "Field validation failed: error converting input for field",
     "No space left on device",
     "Operation not permitted",
