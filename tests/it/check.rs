@@ -248,8 +248,8 @@ fn defaults_of_the_schema_are_those_of_the_program() {
     assert!(count > 30, "{count}");
     // If nobody writes it, a class may name one of two audiences.
     assert_eq!(different, ["/backends/bao/auth/audience"]);
-    // The first two need other keys, and an empty namespace is not one.
-    assert_eq!(refused, ["/backends/intranet/share", "/backends/amazon/auth/profile", "/backends/bao/namespace"]);
+    // Both need other keys, which the base does not have.
+    assert_eq!(refused, ["/backends/intranet/share", "/backends/amazon/auth/profile"]);
 }
 
 /// The keys that a reader knows, from its own message about a key that it does not know.
