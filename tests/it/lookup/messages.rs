@@ -14,7 +14,7 @@ use crate::support::files_below;
 const OTHER_TEXTS: [&str; 22] = [
     "(os error",
     "Cannot allocate memory",
-    "Connection refused (os error 111)",
+    "Connection refused",
     "Field validation failed: error converting input for field",
     "No space left on device",
     "Operation not permitted",
@@ -196,13 +196,12 @@ impl Texts {
         }
         let (mut strange, mut gap, mut at) = (Vec::new(), Vec::new(), 0);
         while at <= words.len() {
-            match words.get(at).map(|word| (word, best[at].1)) {
-                Some((word, None)) => gap.push(word.as_str()),
-                Some((_, Some(_))) | None => {
-                    let gap = std::mem::take(&mut gap);
-                    if gap.iter().any(|word| is_plain(word) && !VALUES.contains(word)) {
-                        strange.push(gap.join(" "));
-                    }
+            if let Some((word, None)) = words.get(at).map(|word| (word, best[at].1)) {
+                gap.push(word.as_str());
+            } else {
+                let gap = std::mem::take(&mut gap);
+                if gap.iter().any(|word| is_plain(word) && !VALUES.contains(word)) {
+                    strange.push(gap.join(" "));
                 }
             }
             at = best.get(at).and_then(|(_, end)| *end).unwrap_or(at + 1);
