@@ -197,13 +197,11 @@ impl Kind {
         }
     }
 
-    /// The text that sigs.k8s.io/yaml makes of a value if the program needs a text.
+    /// The text that sigs.k8s.io/yaml makes of a value if the program needs a text. It keeps 32 bits of a number with a dot (`yaml.go`).
     pub fn to_text(self, text: &str) -> String {
         match self {
             Self::Boolean(value) => value.to_string(),
-            Self::Float(value) if value.is_finite() => general(&format!("{value:e}"), || value.to_string()),
-            Self::Float(value) if value.is_nan() => "NaN".to_owned(),
-            Self::Float(value) => if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned(),
+            Self::Float(value) => text_of_float(value),
             Self::Integer(value) => value.to_string(),
             Self::Text | Self::Time => text.to_owned(),
         }
@@ -220,15 +218,24 @@ impl Kind {
     }
 }
 
+fn key_of_float(value: f64) -> String {
+    match text_of_float(value).as_str() {
+        "NaN" => ".nan".to_owned(),
+        "+Inf" => ".inf".to_owned(),
+        "-Inf" => "-.inf".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
 /// Go's `strconv.FormatFloat(value, 'g', -1, 32)`.
 #[allow(clippy::cast_possible_truncation)] // that is what it does
-fn key_of_float(value: f64) -> String {
+fn text_of_float(value: f64) -> String {
     let value = value as f32;
     if value.is_nan() {
-        return ".nan".to_owned();
+        return "NaN".to_owned();
     }
     if value.is_infinite() {
-        return if value > 0.0 { ".inf" } else { "-.inf" }.to_owned();
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     general(&format!("{value:e}"), || value.to_string())
 }

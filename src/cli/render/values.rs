@@ -106,12 +106,10 @@ impl Values {
             let found = names(secret).into_iter().find_map(|name| self.secrets.get(&name));
             if found.is_none() && is_needed(plan, place) {
                 let name = secret.name.as_str();
+                let values = if is_delivered_as_stored(plan, place) { "'TEXT'" } else { "{ FIELD: VALUE }" };
                 let remedy = match nearest(name, unused.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),
-                    None => {
-                        let values = if is_delivered_as_stored(plan, place) { "'TEXT'" } else { "{ FIELD: VALUE }" };
-                        format!("add `{name}: {values}`, or `{name}: null` for a secret that is absent")
-                    }
+                    None => format!("add `{name}: {values}`, or `{name}: null` for a secret that is absent"),
                 };
                 let fault = format!("{}: {name}: has no values ({remedy})\n", self.file);
                 // Two backends may have a secret of one name.

@@ -270,6 +270,7 @@ fn numbers_and_truths_become_texts_as_the_peer_reads_them() {
 - {objectName: c, objectType: ssmparameter, objectAlias: y}
 - {objectName: 0x10, objectType: ssmparameter, objectAlias: d}
 - {objectName: 1e3, objectType: ssmparameter}
+- {objectName: 12345678.9, objectType: ssmparameter, objectAlias: f}
 ",
     );
     assert_snapshot!(shown(&plan), @"
@@ -278,12 +279,14 @@ fn numbers_and_truths_become_texts_as_the_peer_reads_them() {
     true driver's = GET ireland/ssm/c
     d driver's = GET ireland/ssm/16
     1000 driver's = GET ireland/ssm/1000
+    f driver's = GET ireland/ssm/1.2345679e+07
     ");
     assert_snapshot!(warnings(&plan), @r#"
     object 2 (b): objectVersionLabel: is read as "1.1" (put "1.10" in quotes if you mean the text)
     object 3 (y): objectAlias: is read as "true" (put "y" in quotes if you mean the text)
     object 4 (d): objectName: is read as "16" (put "0x10" in quotes if you mean the text)
     object 5 (1e3): objectName: is read as "1000" (put "1e3" in quotes if you mean the text)
+    object 6 (f): objectName: is read as "1.2345679e+07" (put "12345678.9" in quotes if you mean the text)
     "#);
 }
 

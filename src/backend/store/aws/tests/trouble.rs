@@ -388,7 +388,13 @@ async fn the_doctor_tries_the_roles_and_the_service_that_gives_them() {
     let limits = StoreLimits { secret_bytes: 1024, remembered: 0, clients: 0, calls: 1 };
     let irsa = AwsBackend::open("amazon".parse().unwrap(), &config(&text).unwrap(), limits, Arc::clone(&bench.clock)).unwrap();
     said.push(shown(Arc::new(irsa)).await);
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @"
+    Ok backend amazon: login: as arn:aws:iam::111122223333:user/x, and then as arn:aws:iam::444455556666:role/open ()
+    Fail backend amazon: login: AWS STS refuses arn:aws:iam::444455556666:role/closed, auth.assumeRole of the backend: AccessDenied: not authorized (the role's trust policy must allow sts:AssumeRole to the one before it in the chain, with auth.assumeRole's externalId if it asks for one, and that one must be allowed to assume it; AWS's request id is 0e7f-request)
+    Warn backend amazon: login: as arn:aws:iam::111122223333:user/x; not tried: the roles of auth.assumeRole, which are different for each Pod (mount a class: if a role refuses, the message names it)
+    Fail backend amazon: http://127.0.0.1:9: no connection: tcp connect error: Connection refused (os error 111) (is the store up, and do network policies let the daemon out to it? kubelet tries again by itself)
+    Warn backend amazon: login: not tried: this needs a Pod's token for the audience sts.amazonaws.com (--token sts.amazonaws.com=FILE; keyferry doctor --help shows how to make one)
+    ");
 }
 
 /// A listing has no values, and policy decides about each name.
