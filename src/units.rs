@@ -28,6 +28,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let seconds = UNITS.iter().find_map(|(unit, factor)| Some(number(text.strip_suffix(unit)?)? * factor));
     match seconds {
         Some(seconds) if (0.0..=315_360_000.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        Some(_) => Err(format!("{text:?} is over 10 years (write at most 3650d)")),
         _ => Err(format!("{text:?} is not a duration (write for example 500ms, 90s, 2m or 24h)")),
     }
 }
@@ -58,6 +59,10 @@ mod tests {
         }
         for text in ["", "90", "s", "1w", "-1s", "10000d"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_duration("3650d"), Ok(Duration::from_secs(315_360_000)));
+        for text in ["3651d", "10000d", "99999999999999999999h"] {
+            assert_eq!(parse_duration(text).unwrap_err(), format!("{text:?} is over 10 years (write at most 3650d)"));
         }
     }
 }
