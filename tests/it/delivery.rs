@@ -63,16 +63,15 @@ impl Node {
     }
 }
 
-/// What a Pod sees: `path mode owner contents`.
+/// What a Pod sees: `path mode owner contents`. A link that leads nowhere does not exist: a write may be going on.
 pub fn seen(volume: &Path) -> Vec<String> {
     fn look(path: &Path, shown: &str, seen: &mut Vec<String>) {
-        let found = fs::metadata(path).unwrap();
+        let Ok(found) = fs::metadata(path) else { return };
         if found.is_dir() {
             for name in names(path) {
                 look(&path.join(&name), &format!("{shown}/{name}"), seen);
             }
-        } else {
-            let text = fs::read_to_string(path).unwrap();
+        } else if let Ok(text) = fs::read_to_string(path) {
             seen.push(format!("{shown} {:04o} {}:{} {text}", found.mode() & 0o7777, found.uid(), found.gid()));
         }
     }
