@@ -265,7 +265,19 @@ async fn a_node_publish_secret_is_accepted_and_not_delivered() {
     }
 }
 
-/// Drivers before v1.6.0 say what is mounted; all send keys that mean nothing here.
+/// A way to write a text in JSON, with its name.
+type Spelling = (&'static str, fn(&str) -> String);
+
+/// A text in JSON.
+fn plain(text: &str) -> String {
+    json!(text).to_string()
+}
+
+/// A text in JSON, with an escape for each character.
+fn escaped(text: &str) -> String {
+    format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>())
+}
+
 /// Go writes `<`, `>` and `&` as escapes, and others escape as they like. A class is found again by its spelling, so each is asked for twice.
 #[tokio::test]
 async fn a_class_is_the_same_however_its_json_is_spelled() {
@@ -273,14 +285,12 @@ async fn a_class_is_the_same_however_its_json_is_spelled() {
     house.set("shop/a", &[("value", b"A")]);
     house.set("shop/b", &[("value", b"B")]);
     let provider = house.serve();
-    let plain = |text: &str| json!(text).to_string();
-    let escaped = |text: &str| format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>());
-    let spellings: [(&str, &dyn Fn(&str) -> String); 5] = [
-        ("as it is", &plain),
-        ("as Go writes it", &|text| plain(text).replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")),
-        ("with escaped slashes", &|text| plain(text).replace('/', "\\/")),
-        ("all escaped", &escaped),
-        ("all escaped, in capitals", &|text| escaped(text).to_uppercase().replace("\\U", "\\u")),
+    let spellings: [Spelling; 5] = [
+        ("as it is", plain),
+        ("as Go writes it", |text| plain(text).replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")),
+        ("with escaped slashes", |text| plain(text).replace('/', "\\/")),
+        ("all escaped", escaped),
+        ("all escaped, in capitals", |text| escaped(text).to_uppercase().replace("\\U", "\\u")),
     ];
     for (what, spell) in spellings {
         for again in [false, true] {
@@ -303,6 +313,7 @@ async fn a_class_is_the_same_however_its_json_is_spelled() {
     insta::assert_snapshot!(provider.mount(asked).await.unwrap_err().message(), @r#"InvalidRequest: attributes: holds the key "objects" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)"#);
 }
 
+/// Drivers before v1.6.0 say what is mounted; all send keys that mean nothing here.
 #[tokio::test]
 async fn what_drivers_add_does_no_harm() {
     let house = House::new("");
