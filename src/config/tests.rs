@@ -154,7 +154,7 @@ events: { enabled: yes }
     keyferry.yaml:6:1: identty: is not a known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
-    keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
+    keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:/// (write for example https://store.example:8200)
     keyferry.yaml:10:15: backends.s3.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is not a count (write a whole number from 1 to 100000)
@@ -299,7 +299,7 @@ policy:
     keyferry.yaml:16:23: backends.own.classMay.role: "$namespace": "$namespace" is not a placeholder (did you mean "${namespace}"?)
     keyferry.yaml:17:15: backends.own.classMay.mount: "/kubernetes/" is not something that a class can say (did you mean "kubernetes"?)
     keyferry.yaml:18:17: backends.own.classMay.address: "https://BAO:8200/" is not something that a class can say (did you mean "https://bao:8200"?)
-    keyferry.yaml:18:38: backends.own.classMay.address: "bao:8200" is not something that a class can say (does not begin with https://, http:// or unix:///)
+    keyferry.yaml:18:38: backends.own.classMay.address: "bao:8200" is not something that a class can say (does not begin with https://, http:// or unix:/// (write for example https://store.example:8200))
     keyferry.yaml:18:50: backends.own.classMay.address: "*" is not something that a class can say (`**` is any; name what classes may say, such as https://bao.example:8200)
     keyferry.yaml:19:18: backends.own.classMay.audience: "{{ .Values.audience }}": "{{ .Values.audience }}" is not a placeholder (there are ${namespace}, ${serviceAccount})
     keyferry.yaml:21:18: backends.later.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)

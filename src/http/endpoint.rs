@@ -37,11 +37,11 @@ pub enum InvalidEndpoint {
     Fragment,
     #[error("has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)")]
     Host,
-    #[error("has no port from 1 to 65535")]
+    #[error("has no port from 1 to 65535 (write for example https://store.example:8200)")]
     Port,
     #[error("has a query (leave out the ? and what follows)")]
     Query,
-    #[error("does not begin with https://, http:// or unix:///")]
+    #[error("does not begin with https://, http:// or unix:/// (write for example https://store.example:8200)")]
     Scheme,
     #[error("is not the path of a socket (write unix:///path/to.sock)")]
     Socket,
@@ -278,12 +278,12 @@ mod tests {
             "unix:///",
         ];
         insta::assert_snapshot!(all.map(told).join("\n"), @r#"
-bao:8200: does not begin with https://, http:// or unix:///
-ftp://bao: does not begin with https://, http:// or unix:///
+bao:8200: does not begin with https://, http:// or unix:/// (write for example https://store.example:8200)
+ftp://bao: does not begin with https://, http:// or unix:/// (write for example https://store.example:8200)
 https://: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
 https://:8200: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
-https://bao:99999: has no port from 1 to 65535
-https://bao:x: has no port from 1 to 65535
+https://bao:99999: has no port from 1 to 65535 (write for example https://store.example:8200)
+https://bao:x: has no port from 1 to 65535 (write for example https://store.example:8200)
 https://user:canary@bao: has a user in it (leave out what is before the @)
 https://bao?token=canary: has a query (leave out the ? and what follows)
 https://bao#x: has a fragment (leave out the # and what follows)

@@ -199,31 +199,9 @@ fn with(path: &[&str], key: &str, value: &Value) -> Value {
 
 /// Everything but the policy, which knows where its rules are in the file.
 fn shown(document: &Value) -> Option<String> {
-    let Config {
-        sockets,
-        state_dir,
-        kubelet_dir,
-        version_key,
-        identity,
-        backends,
-        default_backend,
-        policy: _,
-        dialects,
-        limits,
-        cache,
-        sealed,
-        leases,
-        delivery,
-        audit,
-        metrics,
-        events,
-        log,
-    } = Config::parse(&document.to_string()).ok()?;
-    let stores = (backends, default_backend, dialects, cache, sealed, leases);
-    Some(format!(
-        "{:?}",
-        ((sockets, state_dir, kubelet_dir, version_key, identity), stores, (limits, delivery, audit, metrics, events, log))
-    ))
+    let same = Config::parse(&base().to_string()).unwrap().policy;
+    let config = Config { policy: same, ..Config::parse(&document.to_string()).ok()? };
+    Some(format!("{config:?}"))
 }
 
 /// A configuration that writes a default is the same as one without the key.

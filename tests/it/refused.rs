@@ -123,7 +123,7 @@ fn serve_and_check_refuse_in_the_same_words() {
     3:57: backends.b.serverName: "not a name" is not a name that a server's certificate could be for
     3:30: backends.b.address: "under_score-.example" is not a name that a server's certificate could be for
     3:30: backends.b.address: has a path of over 107 bytes, which the system does not allow for a socket (choose a shorter one)
-    3:30: backends.b.address: does not begin with https://, http:// or unix:///
+    3:30: backends.b.address: does not begin with https://, http:// or unix:/// (write for example https://store.example:8200)
     3:41: backends.b.auth.method: cert logs in with a client certificate, and there is none (set clientCert and clientKey of the backend)
     3:92: backends.b.classMay.namespace: "$namespace": "$namespace" is not a placeholder (did you mean "${namespace}"?)
     3:25: backends.b.url: has ${name}, which is not a placeholder (write {name})

@@ -181,7 +181,7 @@ mod tests {
         https://s.example:{name}/x: has a placeholder in its host (write the host itself: it is the same for every secret; only path and query can have placeholders)
         {name}: has a placeholder in its host (write the host itself: it is the same for every secret; only path and query can have placeholders)
         unix:///run/x.sock: is a socket, which a store of this kind cannot be (write https://host/path)
-        ftp://s.example/{name}: does not begin with https://, http:// or unix:///
+        ftp://s.example/{name}: does not begin with https://, http:// or unix:/// (write for example https://store.example:8200)
         https://user:canary@s.example/{name}: has a user in it (leave out what is before the @)
         https://good\@evil/{name}: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
         https://s.example/{nmae}: {nmae} is not a placeholder (did you mean {name}?)

@@ -84,7 +84,7 @@ fn each_fault_says_what_to_do() {
     1: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
     ");
     insta::assert_snapshot!(faults("address: bao:8200\nauth: { method: kubernets }\nshare: node\nnamespace: a//b\nca: ''\nclientCert: /c\ncach: 1\n"), @"
-    1: backends.bao.address: does not begin with https://, http:// or unix:///
+    1: backends.bao.address: does not begin with https://, http:// or unix:/// (write for example https://store.example:8200)
     2: backends.bao.auth.method: is not a way to log in (did you mean `kubernetes`?)
     3: backends.bao.share: is not a way to share (known here: serviceAccount, pod)
     4: backends.bao.namespace: has an empty element (`//`, or a `/` at its start or end)
