@@ -1,6 +1,5 @@
 //! Classes of the AWS provider at its own socket, against moto, which plays AWS.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use hyper::body::Incoming;
 use keyferry::server::proto::{MountRequest, MountResponse};
 use serde_json::{Value, json};
 
-use crate::bao::{Proxy, free_port};
+use crate::bao::{NOBODY, Proxy};
 use crate::moto::{ACCOUNT, Moto};
 use crate::support::{House, Provider, connect, request, tokens, web};
 use crate::tenants::store::{Answer, Server};
@@ -68,9 +67,7 @@ impl Peer {
     }
 
     fn ireland_is_out(&self, out: bool) {
-        let to = if out { SocketAddr::from(([127, 0, 0, 1], free_port())) } else { self.moto.address() };
-        self.ireland.switch(to);
-        self.ireland.cut();
+        self.ireland.lead_to(if out { NOBODY } else { self.moto.address() });
     }
 }
 

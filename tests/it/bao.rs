@@ -40,7 +40,7 @@ pub use audit::Request;
 pub use authority::{Authority, Life, Pair};
 pub use daemon::{Daemon, Elsewhere, eventually, free_port, outliving};
 pub use postgres::Postgres;
-pub use proxy::Proxy;
+pub use proxy::{NOBODY, Proxy};
 pub use reviews::Reviews;
 
 /// A server, and who talks to it: the root token in the root namespace, unless [`Bao::with_token`] or [`Bao::within`] say otherwise. A clone is the

@@ -92,14 +92,11 @@ impl Scene {
     }
 
     fn cut(&self) {
-        let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        self.proxy.switch(nowhere);
-        self.proxy.cut();
+        self.proxy.lead_nowhere();
     }
 
     fn repair(&self) {
-        self.proxy.switch(self.store.bao.address());
-        self.proxy.cut();
+        self.proxy.lead_to(self.store.bao.address());
     }
 
     async fn mount(&self, provider: &Provider, pod: &PodClaims) -> Result<String, String> {

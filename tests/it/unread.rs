@@ -1,7 +1,7 @@
 //! Pipes that nobody reads: a log collector that stops delays no mount, no probe and no end.
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -28,9 +28,10 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    /// Waits until it serves. Its log cannot show that: the metrics are at a port that was free a moment ago.
+    /// Waits until it serves. Its log cannot show where the metrics are, so they are at a loopback address that no other process has.
     async fn start(house: &House, out: Stdio, err: Stdio) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let [_, high, middle, low] = std::process::id().to_be_bytes();
+        let address = SocketAddr::from(([127, 128 | high, middle, low], 9094)).to_string();
         house.reconfigure("METRICS", &address);
         let child = house.serve_command().stdout(out).stderr(err).spawn().unwrap();
         let daemon = Self { child, address };

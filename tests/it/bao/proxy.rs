@@ -1,6 +1,6 @@
 //! A bad network between client and server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant};
 
 use super::Elsewhere;
+
+/// Nobody listens there. A port that was free a moment ago may be another test's server by now.
+pub const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// Hands TCP connections on, as badly as the test says. It runs next to the test, also while the test blocks.
 pub struct Proxy {
@@ -79,9 +82,20 @@ impl Proxy {
         self.shared.silent.send_replace(silent);
     }
 
-    /// New connections go to another server. Open ones stay where they are: [`Proxy::cut`] them for a failover.
+    /// New connections go to another server. Open ones stay where they are: see [`Proxy::lead_to`].
     pub fn switch(&self, upstream: SocketAddr) {
         self.shared.settings.lock().unwrap().upstream = upstream;
+    }
+
+    /// New connections go to another server, and open ones are reset.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        self.switch(upstream);
+        self.cut();
+    }
+
+    /// The server is gone: all connections are reset.
+    pub fn lead_nowhere(&self) {
+        self.lead_to(NOBODY);
     }
 
     /// How many connections were made in all.

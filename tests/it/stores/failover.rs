@@ -1,7 +1,5 @@
 //! Two real OpenBao servers, and a proxy before each that the test cuts: the second one answers while the first is out.
 
-use std::net::SocketAddr;
-
 use keyferry::model::PodClaims;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -32,11 +30,6 @@ struct Pair {
     provider: Provider,
 }
 
-/// Nobody listens there.
-fn nowhere() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 impl Pair {
     async fn new(extra: &str) -> Self {
         Self::with(|_| extra.to_owned()).await
@@ -65,8 +58,7 @@ impl Pair {
 
     /// Nobody listens there any more, and open connections are reset.
     fn cut(&self, at: usize) {
-        self.proxies[at].switch(nowhere());
-        self.proxies[at].cut();
+        self.proxies[at].lead_nowhere();
     }
 
     /// It is killed and starts again.
@@ -77,8 +69,7 @@ impl Pair {
     }
 
     fn repair(&self, at: usize) {
-        self.proxies[at].switch(self.servers()[at].address());
-        self.proxies[at].cut();
+        self.proxies[at].lead_to(self.servers()[at].address());
     }
 
     async fn mount(&self, pod: &PodClaims, objects: &str) -> Result<String, String> {

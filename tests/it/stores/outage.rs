@@ -1,7 +1,5 @@
 //! Answers that Keyferry uses while the store is out: a real OpenBao, and a proxy before it that the test cuts.
 
-use std::net::SocketAddr;
-
 use keyferry::model::PodClaims;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -19,11 +17,6 @@ mod table;
 const DB: &str = "- {secret: kv/data/shop/db, field: password, path: p}";
 /// Every mount asks the store.
 const STALE: &str = ", cache: { fresh: 0, stale: 24h }";
-
-/// Nobody listens there.
-fn nowhere() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// The configuration's key for a sealed folder. It makes the folder's key.
 pub fn sealed(store: &Store) -> String {
@@ -54,16 +47,11 @@ impl Outage {
 
     /// Nobody listens there any more, and open connections are reset.
     fn cut(&self) {
-        self.lead_to(nowhere());
+        self.proxy.lead_nowhere();
     }
 
     fn repair(&self) {
-        self.lead_to(self.store.bao.address());
-    }
-
-    fn lead_to(&self, address: SocketAddr) {
-        self.proxy.switch(address);
-        self.proxy.cut();
+        self.proxy.lead_to(self.store.bao.address());
     }
 
     /// The file, or the message.

@@ -67,8 +67,7 @@ async fn a_failover_to_another_address_costs_no_mount() {
     is_served(&provider, &store).await;
     // The server's former address leads nowhere. A second way to it opens, and open connections are reset.
     let second = Proxy::start(store.bao.address());
-    proxy.switch(second.address);
-    proxy.cut();
+    proxy.lead_to(second.address);
     is_served(&provider, &store).await;
     assert!(second.accepted() > 0);
 }

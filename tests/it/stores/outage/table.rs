@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use futures_util::future::join_all;
@@ -11,7 +10,6 @@ use serde_json::{Value, json};
 use tokio::time::Duration;
 
 use super::gateway::Gateway;
-use super::nowhere;
 use crate::api_server::{Answer, ApiServer};
 use crate::bao::{Options, Proxy};
 use crate::stores::Store;
@@ -84,7 +82,7 @@ async fn play(row: &str) {
     assert_eq!(found, expected[1..], "{row}: {}", stage.provider.log());
     let is_given = ["store", "stale"].contains(&expected[3].as_str());
     if !is_given {
-        stage.lead_to(nowhere());
+        stage.proxy.lead_nowhere();
         for column in ["kept", RESTARTED] {
             assert_eq!(stage.mount(column).await, "BackendUnavailable", "{row}, {column}: in the outage that follows");
         }
@@ -136,12 +134,12 @@ impl Stage {
         let bao = &self.store.bao;
         let gateway = |rule: fn(&str) -> Option<u16>| async move {
             let gateway = Gateway::start(bao.address(), rule).await;
-            self.lead_to(gateway.address);
+            self.proxy.lead_to(gateway.address);
             Some((Some(gateway), None))
         };
         match row {
             "none" => {}
-            "connection refused" => self.lead_to(nowhere()),
+            "connection refused" => self.proxy.lead_nowhere(),
             "black hole" => self.proxy.blackhole(true),
             "slow" => {
                 self.proxy.delay(Duration::from_secs(20));
@@ -149,7 +147,7 @@ impl Stage {
             }
             "TLS fails" => {
                 let other = ApiServer::start(Answer::Status(200)).await;
-                self.lead_to(other.address);
+                self.proxy.lead_to(other.address);
                 return Some((None, Some(other)));
             }
             "429" => return gateway(|_| Some(429)).await,
@@ -223,10 +221,5 @@ impl Stage {
                 bao.revoke_token(&accessor).await;
             }
         }
-    }
-
-    fn lead_to(&self, address: SocketAddr) {
-        self.proxy.switch(address);
-        self.proxy.cut();
     }
 }
