@@ -282,23 +282,27 @@ async fn a_hundred_secrets_cost_one_login_and_the_time_of_five_calls_at_most() {
     let call = began.elapsed();
     assert!(call >= Duration::from_millis(5));
     aws.operations();
-    let (mut best, mut fewest) = (Duration::MAX, usize::MAX);
-    for _ in 0..3 {
+    // Other work runs on the machine too: one round of twenty has to be in time.
+    let most = call.max(Duration::from_millis(6)) * 5;
+    let mut rounds = Vec::new();
+    for _ in 0..20 {
         let began = Instant::now();
         assert!(at_once(&backend, many(100)).await.iter().all(Result::is_ok));
-        best = best.min(began.elapsed());
-        fewest = fewest.min(aws.operations().len());
+        rounds.push((began.elapsed(), aws.operations().len()));
+        if rounds.iter().any(|(took, calls)| *took <= most && *calls == 5) {
+            return;
+        }
     }
-    assert_eq!(fewest, 5);
-    assert!(best <= call.max(Duration::from_millis(6)) * 5, "{best:?}, a call takes {call:?}");
+    panic!("{rounds:?}, a call takes {call:?}");
 }
 
-/// 250 Pods with three secrets each, sixty in all, below the layer that joins equal requests. The best of five counts: other work runs on
-/// the machine too.
+/// 250 Pods with three secrets each, sixty in all, below the layer that joins equal requests. Other work runs on the machine too: in one round of
+/// twenty all of them have to come within a moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_a_service_account_share_a_login_and_batches() {
-    let mut fewest = usize::MAX;
-    for _ in 0..5 {
+    let mut rounds = Vec::new();
+    while !rounds.contains(&3) {
+        assert!(rounds.len() < 20, "{rounds:?}");
         let (bench, aws) = (Bench::new(), Aws::with_secrets(60));
         let role = ", assumeRole: { role: \"arn:aws:iam::111122223333:role/${namespace}.${serviceAccount}\" }";
         let store = bench.backend_with(&format!("http://{}", aws.address), fake::KEY, role, "");
@@ -315,10 +319,8 @@ async fn pods_of_a_service_account_share_a_login_and_batches() {
         let operations = aws.operations();
         let of = |operation: &str| operations.iter().filter(|asked| *asked == operation).count();
         assert_eq!(of("AssumeRole"), 1, "{operations:?}");
-        fewest = fewest.min(of("BatchGetSecretValue") + of("GetSecretValue"));
+        rounds.push(of("BatchGetSecretValue") + of("GetSecretValue"));
     }
-    // Three, if all come within a moment.
-    assert!(fewest <= 4, "{fewest}");
 }
 
 #[tokio::test]
