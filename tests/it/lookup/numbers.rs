@@ -151,7 +151,7 @@ fn exit_codes_of_the_pages_are_those_of_the_commands() {
         run(&mut command, "")
     };
     assert_eq!(shell(PREPARED).0, 0);
-    let tests: String = files_below(&root().join("tests/it"), "rs").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let sources: String = files_below(&root().join("tests/it"), "rs").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let pages = pages();
     let text = |name: &str| joined(&pages.iter().find(|(page, _)| page == name).unwrap().1);
     let (mut wrong, mut covered) = (Vec::new(), Vec::new());
@@ -164,7 +164,7 @@ fn exit_codes_of_the_pages_are_those_of_the_commands() {
         covered.push((page, expected));
     }
     for (page, expected, test) in ELSEWHERE {
-        if !text(page).contains(expected) || !tests.contains(&format!("fn {test}(")) {
+        if !text(page).contains(expected) || !sources.contains(&format!("fn {test}(")) {
             wrong.push(format!("{page} does not say {expected:?}, or there is no test {test}"));
         }
         covered.push((page, expected.to_owned()));
