@@ -1,6 +1,6 @@
 //! A mount, from request to answer, in one sequence of steps:
 //!
-//! identify the Pod -> plan -> authorise -> fetch -> render -> deliver, and audit.
+//! plan -> identify the Pod -> authorise -> fetch -> render -> deliver, and audit.
 //!
 //! Each step collects everything that is wrong before it fails; the first step that fails gives the answer. Nothing is delivered in part.
 

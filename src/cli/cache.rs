@@ -31,9 +31,10 @@ Exit code 0: done; 1: the folder or its key cannot be read; 2: wrong arguments, 
 
 const WIPE: &str = "\
 Examples:
-  kubectl exec -n keyferry POD -- /keyferry cache wipe                     # all of this node
-  kubectl exec -n keyferry POD -- /keyferry cache wipe bao                 # of one backend
-  kubectl exec -n keyferry POD -- /keyferry cache wipe bao/kv/data/shop/   # of names that begin with this
+  All answers, those of one backend, and those of names that begin with this:
+    kubectl exec -n keyferry POD -- /keyferry cache wipe
+    kubectl exec -n keyferry POD -- /keyferry cache wipe bao
+    kubectl exec -n keyferry POD -- /keyferry cache wipe bao/kv/data/shop/
 
 It works on one node: run it in the daemon's Pod on each node.
 Exit code 0: done; 1: the folder cannot be written; 2: wrong arguments, or the configuration has no `cache.sealed`.";

@@ -18,7 +18,7 @@ use crate::policy::Because;
 const EXAMPLES: &str = "\
 Examples:
   keyferry can read files/shop/db --as shop/web --config keyferry.yaml
-  keyferry can read files/shop/certs/ --as shop/web     # everything below a folder, as for `prefix`
+  keyferry can read files/shop/certs/ --as shop/web     # everything below it
   keyferry can update bao/pki/issue/web --as shop/web -o json
 
 The command asks only this node's policy: the store may still refuse. Write the name as the policy does. If the store has namespaces, the \

@@ -27,7 +27,7 @@ const FIRST_NOTE: Duration = Duration::from_secs(1);
 const EXAMPLES: &str = "\
 Examples:
   keyferry health
-  keyferry health --wait 30s && kubectl apply -f shop.yaml      # until the daemon answers
+  keyferry health --wait 30s      # waits until the daemon answers
 
 Exit code 0: it answered; 1: it did not.";
 

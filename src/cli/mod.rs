@@ -84,9 +84,9 @@ Examples:
 
 const VAULT: &str = "\
 Examples:
-  export KEYFERRY_VAULT=./vault KEYFERRY_IDENTITY=./age.key      # for all commands of this shell
+  export KEYFERRY_VAULT=./vault KEYFERRY_IDENTITY=./age.key
   keyferry vault init
-  keyferry vault set shop/db username=app password=-             # asks for the password
+  keyferry vault set shop/db username=app password=-     # asks for the password
   keyferry vault patch shop/db password=-
   keyferry vault history shop/db
 
@@ -94,7 +94,7 @@ Examples:
 
 /// Print the version.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Example:\n  keyferry version -o json    # version, commit (null if it is not known) and target")]
+#[command(after_long_help = "Example:\n  keyferry version -o json    # version, commit (or null) and target")]
 struct VersionArgs {
     #[command(flatten)]
     shown: Shown,

@@ -44,19 +44,20 @@ const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 const EXAMPLES: &str = "\
 Examples:
-  What would this Pod get? Nothing is written:
-    keyferry mount -f shop.yaml --as shop/web --token keyferry=token.jwt --dry-run
+  Make a token of a running Pod, for the audience `keyferry`:
+    kubectl create token web -n shop --audience keyferry \\
+      --bound-object-kind Pod --bound-object-name web-0 > token.jwt
+
+  What would this Pod get? The uid is the Pod's own. Nothing is written:
+    keyferry mount -f shop.yaml --as shop/web --pod web-0 --uid 7a1c... \\
+      --token keyferry=token.jwt --dry-run
 
   The same, as files in a folder (best on a tmpfs, such as below /dev/shm):
     keyferry mount -f shop.yaml --as shop/web --pod web-0 --uid 7a1c... \\
       --token keyferry=token.jwt --target /dev/shm/web-0
 
-  Mount again every 5 seconds, as rotation does, and see what changes:
-    keyferry mount -f shop.yaml --as shop/web --token keyferry=token.jwt --target /dev/shm/web-0 --watch 5s
-
-  Make a token of a running Pod, for the audience `keyferry`:
-    kubectl create token web -n shop --audience keyferry \\
-      --bound-object-kind Pod --bound-object-name web-0
+  With `verify: driver` no token is needed. Mount again every 5 seconds:
+    keyferry mount -f shop.yaml --as shop/web --target /dev/shm/web-0 --watch 5s
 
 Exit code 0: mounted; 1: the provider refused or did not answer, or the files could not be written; 2: something is wrong with the \
 command line or with a file that it names.";

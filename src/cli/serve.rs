@@ -26,7 +26,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 const EXAMPLES: &str = "\
 Examples:
   keyferry serve --config /etc/keyferry/keyferry.yaml
-  keyferry check --config /etc/keyferry/keyferry.yaml      # whether it would start, without starting it
+  keyferry check --config /etc/keyferry/keyferry.yaml   # would it start?
 
 Exit code 0: it stopped, and no mount was cut off; 1: mounts were cut off when it stopped; 2: it refused to start. With \
 `log.format: json` in the configuration, each reason for exit code 2 is one JSON line, like the lines of the log.";

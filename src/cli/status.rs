@@ -29,7 +29,7 @@ const FIRST_NOTE: Duration = Duration::from_secs(1);
 const EXAMPLES: &str = "\
 Examples:
   In the daemon's Pod on a node:
-    kubectl get pods -n keyferry -o wide                 # which Pod is on the node
+    kubectl get pods -n keyferry -o wide         # which Pod is on the node
     kubectl exec -n keyferry POD -- /keyferry status
 
   On the node itself, as root:

@@ -207,6 +207,7 @@ impl Get {
         if self.field.is_some() && self.form.output == Form::Json {
             return Err(usage("-o json has no values (leave out --field, or -o json)"));
         }
+        check_there(&self.folder.vault)?;
         let reader = reader(&self.folder.vault, &self.keys.identity, &self.name)?;
         let opened = read(&reader, &self.folder.vault, &Key { name: self.name.clone(), pin: self.version })?;
         match (&self.field, self.form.output) {
@@ -221,6 +222,14 @@ impl Get {
             Some(field) => emit(out, field.bytes.expose()),
             None => Err(no_field(&self.name, name, opened)),
         }
+    }
+}
+
+/// The daemon waits for a folder that is not there. For a command it is a wrong argument.
+fn check_there(vault: &Path) -> Result<(), VaultCliError> {
+    match std::fs::metadata(vault) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(VaultError::NoVault { path: vault.to_owned() }.into()),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -369,7 +378,11 @@ fn reader_of(vault: &Path, identities: &[PathBuf]) -> Result<Reader, ReadFault> 
 /// The name that was probably meant. The vault is small enough to list all names for that.
 fn near_names(vault: &Path, wanted: &SecretName) -> String {
     let names = Vault::open_for_writing(vault).and_then(|vault| vault.list("")).unwrap_or_default();
-    let near = nearest(wanted.as_str(), names.iter().map(SecretName::as_str).filter(|name| *name != wanted.as_str()));
+    // The name is right, and a revision of it is missing.
+    if names.contains(wanted) {
+        return String::new();
+    }
+    let near = nearest(wanted.as_str(), names.iter().map(SecretName::as_str));
     near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 

@@ -161,6 +161,7 @@ fn places() -> Vec<Place> {
         Place { path: &["backends", "amazon"], schema: at("/$defs/awsBackend") },
         Place { path: &["backends", "amazon", "auth"], schema: at("/$defs/awsAuth") },
         Place { path: &["backends", "amazon", "auth", "assumeRole"], schema: at("/$defs/awsAssume") },
+        Place { path: &["backends", "amazon", "classMay"], schema: at("/$defs/awsClassMay") },
         Place { path: &["backends", "amazon", "endpoints"], schema: at("/$defs/awsEndpoints") },
         Place { path: &["backends", "bao"], schema: at("/$defs/vaultBackend") },
         Place { path: &["backends", "bao", "auth"], schema: at("/$defs/vaultAuth") },
@@ -224,8 +225,9 @@ fn defaults_of_the_schema_are_those_of_the_program() {
         }
     }
     assert!(count > 30, "{count}");
-    // If nobody writes it, a class may name one of two audiences.
-    assert_eq!(different, ["/backends/bao/auth/audience"]);
+    // If nobody writes the first, the program's list also has `*`, which `**` includes. If nobody writes the second, a class may name one of two
+    // audiences.
+    assert_eq!(different, ["/backends/amazon/classMay/role", "/backends/bao/auth/audience"]);
     // Both need other keys, which the base does not have.
     assert_eq!(refused, ["/backends/intranet/share", "/backends/amazon/auth/profile"]);
 }

@@ -1,5 +1,5 @@
 //! What a page names in backticks is in the program: metrics with their labels, options, and keys of the configuration. Codes too, in backticks or not.
-//! `messages` does the same with the program's texts, and `names` with what has no schema.
+//! `messages` does the same with the program's texts, `names` with what has no schema, and `numbers` with exit codes, limits and defaults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,6 +19,7 @@ use crate::support::files_below;
 
 mod messages;
 mod names;
+mod numbers;
 
 /// Options of other programs.
 const OTHER_OPTIONS: &[(&str, &str)] = &[

@@ -187,6 +187,10 @@ fn every_command_has_an_example_that_is_one() {
             wrong.push(format!("{path} --help: has no example of {path}"));
         }
         wrong.extend((1..).zip(&lines).flat_map(|(number, line)| faults(&format!("{path} --help, example line"), number, line)));
+        // A terminal of 80 columns would break it, and a shell would run the second part as another command.
+        let is_long =
+            |line: &&str| line.len() > 80 && ["keyferry ", "kubectl ", "helm "].iter().any(|first| line.trim_start().starts_with(first));
+        wrong.extend(help.lines().filter(is_long).map(|line| format!("{path} --help: is longer than 80 columns: {line}")));
         for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
             walk(&format!("{path} {}", below.get_name()), below, wrong);
         }
@@ -440,6 +444,80 @@ fn the_index_has_every_page() {
     let is_listed = |page: &String| page == "README.md" || page.starts_with("adr/0") || index.contains(&format!("]({page})"));
     let missing: Vec<String> = pages.filter(|page| !is_listed(page)).collect();
     assert!(missing.is_empty(), "docs/README.md does not list {missing:?}");
+}
+
+/// What a reader needs on the first day, in the order of the page.
+const NEEDED: [(&str, &[&str]); 4] = [
+    (
+        "README.md",
+        &[
+            "```text\n1. A vault",
+            "```sh\nmake demo\nmake test\n```",
+            "\n| system | Linux",
+            "\n| the build needs | Rust",
+            "\n| the first build | about",
+            "## Quick start: a file vault by hand\n\nYou need one terminal",
+            "FERRY=$(mktemp -d",
+            "## Quick start: OpenBao by hand",
+            "FERRY=$(mktemp -d",
+        ],
+    ),
+    ("docs/install.md", &["The builds of the image and of the program come on top", "## Uninstall\n", "Keep the vault's key."]),
+    (
+        "docs/keys.md",
+        &["## Backup\n", "## Restore\n", "## A lost key\n", "## A leaked key\n", "## Rotation on a cluster\n", "kubectl replace -f -"],
+    ),
+    ("docs/upgrade.md", &["## Downgrade\n"]),
+];
+
+#[test]
+fn pages_have_what_the_first_day_needs() {
+    for (page, texts) in NEEDED {
+        let whole = fs::read_to_string(root().join(page)).unwrap();
+        let mut rest = whole.as_str();
+        for text in texts {
+            let (_, after) = rest.split_once(text).unwrap_or_else(|| panic!("{page} does not have, or not in this order: {text}"));
+            rest = after;
+        }
+    }
+}
+
+#[test]
+fn the_readme_says_what_the_tests_fetch() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let (makefile, readme) = (read("Makefile"), read("README.md"));
+    let lines: Vec<&str> = makefile.lines().filter(|line| line.starts_with("tools:") || line.starts_with("KUBERNETES_TOOLS :=")).collect();
+    let names: Vec<&str> =
+        lines.iter().flat_map(|line| line.split(".tools/").skip(1)).filter_map(|tool| tool.split(['/', '-']).next()).collect();
+    assert!(names.len() > 5, "{names:?}");
+    let rows: String = readme.lines().filter(|line| line.starts_with("| `make test` fetches once")).map(str::to_lowercase).collect();
+    for name in names {
+        assert!(rows.contains(name), "README.md does not say that `make test` fetches {name}");
+    }
+}
+
+/// The index groups the pages by reader.
+#[test]
+fn each_page_begins_with_its_reader() {
+    let docs = root().join("docs");
+    let index = fs::read_to_string(docs.join("README.md")).unwrap();
+    let mut wrong = Vec::new();
+    for (group, reader) in [
+        ("## For developers", "For developers"),
+        ("## For cluster admins", "For cluster admins"),
+        ("## For the person on call", "For the person on call"),
+    ] {
+        let section = index.split(group).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+        let linked = section.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        // An alert's page begins with what happened.
+        for link in linked.filter(|link| !link.starts_with("runbooks/")) {
+            let page = fs::read_to_string(docs.join(link)).unwrap();
+            if !page.split("\n\n").nth(1).is_some_and(|paragraph| paragraph.trim_start().starts_with(reader)) {
+                wrong.push(format!("{link}: does not begin with {reader:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

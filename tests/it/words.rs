@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::files_below;
 
 /// Each with what to write instead.
-const WORDS: [(&str, &str); 23] = [
+const WORDS: [(&str, &str); 25] = [
     ("anew", "again"),
     ("are no", "are not"),
     ("are told", "say who tells them, and what"),
@@ -17,9 +17,11 @@ const WORDS: [(&str, &str); 23] = [
     ("held against", "compared with"),
     ("hence", "so"),
     ("his", "their"),
+    ("is entered", "say who logs in to it"),
     ("is no", "is not a"),
     ("is told", "say who tells it, and what"),
     ("lately", "a short time ago"),
+    ("lease is over", "the lease has ended"),
     ("lies", "is"),
     ("mend", "correct"),
     ("mended", "corrected"),

@@ -155,7 +155,7 @@ A recipient that you removed can still open the earlier files, and old copies of
     /// sees a change. If it is interrupted, the vault still works: run it again to finish.
     #[command(after_help = "Examples:
   keyferry vault rekey --vault ./vault --identity ./age.key
-  keyferry vault rekey --vault ./vault --identity ./age.key --add age1new... --remove age1old...
+  keyferry vault rekey --add age1new... --remove age1old...
 
 After an interrupted run, give both the old and the new identity: each opens a part.
 A removed identity can still open old copies of the files: replace the secrets too.")]
@@ -169,7 +169,7 @@ A removed identity can still open old copies of the files: replace the secrets t
   keyferry vault export shop/ --format kubernetes | kubectl apply -f -
   keyferry vault export --format dotenv --to /dev/shm/secrets
 
-The files get the mode 0600, in a new folder (0700). Their values are in the clear: a tmpfs such as /dev/shm keeps them off the disk.")]
+The files get the mode 0600, and a new folder gets 0700. Their values are in the clear: a tmpfs such as /dev/shm keeps them off the disk.")]
     Export(Export),
 
     /// Set secrets from an export, dotenv files or Kubernetes Secrets
@@ -224,7 +224,7 @@ pub struct Export {
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub(super) format: Format,
 
-    /// Write one file per secret into this new folder, instead of printing
+    /// Write one file per secret into this folder, which must be new or empty, instead of printing
     #[arg(long, value_name = "DIR")]
     pub(super) to: Option<PathBuf>,
 

@@ -169,6 +169,7 @@ fn what_cannot_be_done_is_said_with_exit_code_1() {
     assert_snapshot!(bench.failure(&format!("{get} shop/db --version 7")), @"1 error: shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)");
     assert_snapshot!(bench.failure("get --vault DIR/vault --identity DIR/none shop/db"), @"2 error: shop/db: the identity file DIR/none is absent (is its volume mounted, and may this user read it?)");
     assert_snapshot!(bench.failure("list --vault DIR/none"), @"2 error: DIR/none is not a vault: it has no list of recipients (make a vault with `keyferry vault init`)");
+    assert_snapshot!(bench.failure("get --vault DIR/none --identity DIR/age.key shop/db"), @"2 error: DIR/none is not a vault: it has no list of recipients (make a vault with `keyferry vault init`)");
     assert_snapshot!(bench.failure("remove --vault DIR/vault none"), @"1 error: there is no secret none in the vault (`keyferry vault list` shows what there is)");
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=@DIR/none"), @"2 error: cannot read the field f from DIR/none: No such file or directory (os error 2)");
     assert_snapshot!(bench.failure("init --vault DIR/vault --identity DIR/vault/keys/age.key"), @"1 error: DIR/vault/keys/age.key: is in the vault's folder, so everybody who gets the vault would get the key (keep the identity elsewhere)");
@@ -176,6 +177,9 @@ fn what_cannot_be_done_is_said_with_exit_code_1() {
     bench.write("foreign/README.md", b"");
     assert_snapshot!(bench.failure("init --vault DIR/foreign --identity DIR/new.key"), @r#"1 error: DIR/foreign is neither empty nor a vault: "README.md" is there (name a separate folder for the vault)"#);
     assert!(!bench.0.path().join("new.key").exists());
+    // Another secret has a similar name, and the revision is missing.
+    bench.run_with("set --vault DIR/vault shop/dc password=-", b"hunter2");
+    assert_snapshot!(bench.failure(&format!("{get} shop/db --version 7")), @"1 error: shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)");
 }
 
 #[test]

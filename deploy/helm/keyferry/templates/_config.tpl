@@ -29,7 +29,7 @@
 {{- $addresses := list -}}
 {{- $audiences := list -}}
 {{- $vaults := list -}}
-{{- $leases := false -}}
+{{- $pods := false -}}
 {{- $annotations := false -}}
 {{- if ne $verify "driver" -}}
   {{- $audiences = append $audiences ($identity.audience | default "keyferry") -}}
@@ -39,7 +39,7 @@
   {{- if eq $backend.kind "file" -}}
     {{- $vaults = append $vaults (trimSuffix "/" $backend.vault) -}}
   {{- else if eq $backend.kind "vault" -}}
-    {{- $leases = true -}}
+    {{- $pods = true -}}
     {{- $addresses = append $addresses (dict "backend" $name "url" $backend.address) -}}
     {{- if has $auth.method (list "jwt" "kubernetes") -}}
       {{- $audiences = append $audiences ($auth.audience | default "vault") -}}
@@ -49,6 +49,7 @@
       {{- $url := index ($backend.endpoints | default dict) $service | default (printf "https://%s.%s.amazonaws.com" $service $backend.region) -}}
       {{- $addresses = append $addresses (dict "backend" $name "url" $url) -}}
     {{- end -}}
+    {{- if has $auth.method (list "irsa" "podIdentity") }}{{ $pods = true }}{{ end -}}
     {{- if eq $auth.method "irsa" -}}
       {{- $audiences = append $audiences ($auth.audience | default "sts.amazonaws.com") -}}
       {{- if not $auth.role }}{{ $annotations = true }}{{ end -}}
@@ -94,7 +95,7 @@
   "metricsPort" $metricsPort
   "named" (include "keyferry.named" (list "config" $config) | fromYamlArray)
   "ownToken" $ownToken
-  "pods" (or $provider $leases (eq (toString .Values.podsFolder) "true"))
+  "pods" (or $provider $pods (eq (toString .Values.podsFolder) "true"))
   "provider" $provider
   "randomKeys" (prepend $sealedKeys ($config.versionKey | default "") | compact)
   "review" $review
