@@ -261,6 +261,29 @@ policy:
     Config::parse(&fine).unwrap();
 }
 
+/// Without `account`, no name of another account can be asked for.
+#[test]
+fn a_pattern_with_an_account_needs_the_backends_own() {
+    let text = r#"
+identity: { verify: token-review }
+backends:
+  amazon: { kind: aws, region: eu-west-1, auth: { method: irsa } }
+policy:
+  - pods: { namespace: shop }
+    read: ["amazon/secretsmanager/444455556666:shop/*", "amazon/secretsmanager/444455556666:shop/db", "amazon/ssm/444455556666:*"]
+"#;
+    let own = text.replace("region: eu-west-1,", "region: eu-west-1, account: \"444455556666\",");
+    insta::assert_snapshot!(format!("{}\n--\n{}", faults(text), faults(&own)), @r#"
+    keyferry.yaml:7:12: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/*": the name has the account 444455556666, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
+    keyferry.yaml:7:57: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/db": the name has the account 444455556666, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
+    keyferry.yaml:7:103: policy rule 1.read: "amazon/ssm/444455556666:*": the name has the account 444455556666, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
+    --
+    keyferry.yaml:7:12: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/*": the name has the backend's own account (leave it out)
+    keyferry.yaml:7:57: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/db": the name has the backend's own account (leave it out)
+    keyferry.yaml:7:103: policy rule 1.read: "amazon/ssm/444455556666:*": the name has the backend's own account (leave it out)
+    "#);
+}
+
 /// A policy of patterns that match nothing looks like a policy, and denies and allows nothing.
 #[test]
 fn a_pattern_that_says_nothing_is_a_fault() {
