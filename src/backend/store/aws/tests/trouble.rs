@@ -16,6 +16,11 @@ async fn each_code_has_its_fault_and_its_words() {
     let mut said = Vec::new();
     for (code, words, fault) in [
         ("ResourceNotFoundException", "Secrets Manager can't find the specified secret.", Fault::NotFound),
+        (
+            "ResourceNotFoundException",
+            "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT",
+            Fault::NotFound,
+        ),
         ("InvalidRequestException", "You can't perform this operation on the secret because it was marked for deletion.", Fault::NotFound),
         ("InvalidRequestException", "The secret is scheduled for deletion.", Fault::NotFound),
         ("InvalidRequestException", "You provided a VersionStage that is not associated to the provided VersionId.", Fault::Invalid),
@@ -34,6 +39,7 @@ async fn each_code_has_its_fault_and_its_words() {
     }
     insta::assert_snapshot!(said.join("\n"), @"
     amazon/secretsmanager/many/0: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret value for staging label: AWSCURRENT (it may have no value yet: aws secretsmanager put-secret-value; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You can't perform this operation on the secret because it was marked for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: The secret is scheduled for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You provided a VersionStage that is not associated to the provided VersionId. (check the name and the version in the class; AWS's request id is 0e7f-request)
@@ -216,7 +222,7 @@ async fn an_answer_about_something_else_is_not_delivered() {
     insta::assert_snapshot!(said.join("\n"), @"
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:many/00-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:Many/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:999999999999:secret:many/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: AWS answers with a secret of the account 999999999999, and `account` of the backend is 111122223333 (the cluster's admin can correct `account`: it is the account of the role that reads; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:root/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, one without a name (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     ");
