@@ -358,10 +358,16 @@ fn path_problem(text: &str, cause: &InvalidPath) -> String {
 }
 
 fn query_problem(text: &str, cause: &InvalidQuery) -> String {
-    let remedy = if text.contains(['-', '/', ':']) && !text.contains('"') {
-        "write a member whose name has such characters in quotes: '\"a-b\"'"
-    } else {
-        "see https://jmespath.org"
+    let remedy = match cause {
+        InvalidQuery::Growth | InvalidQuery::Operators(_) | InvalidQuery::Slice | InvalidQuery::TooLong(_) => "write a simpler expression",
+        InvalidQuery::OpenJoin => "write the separator itself, in quotes: join(', ', hosts)",
+        InvalidQuery::Call(_) | InvalidQuery::Empty | InvalidQuery::StrayReference | InvalidQuery::Syntax(_) => {
+            if text.contains(['-', '/', ':']) && !text.contains('"') {
+                "write a member whose name has such characters in quotes: '\"a-b\"'"
+            } else {
+                "see https://jmespath.org"
+            }
+        }
     };
     format!("{} {cause} ({remedy})", quoted(text))
 }

@@ -588,8 +588,20 @@ fn no_objects_are_an_empty_volume() {
 fn expressions_are_never_the_name_of_a_field() {
     let of =
         |path: &str| faults_of(&format!("- {{objectName: a, objectType: secretsmanager, jmesPath: [{{path: {path}, objectAlias: x}}]}}"));
-    let refused =
-        ["a-b", "'a['", "'['", "''", "~", "'&a'", "'lenght(a)'", "'length(a, b)'", &format!("'{}'", "a.".repeat(70)), "[1]"].map(of);
+    let refused = [
+        "a-b",
+        "'a['",
+        "'['",
+        "''",
+        "~",
+        "'&a'",
+        "'lenght(a)'",
+        "'length(a, b)'",
+        "'join(a, b)'",
+        &format!("'{}'", "a.".repeat(70)),
+        "[1]",
+    ]
+    .map(of);
     assert_snapshot!(refused.join("\n"), @r#"
     1:65 object 1 (a): jmesPath.path: "a-b" is not a JMESPath expression: it is wrong at character 2 (write a member whose name has such characters in quotes: '"a-b"')
     1:65 object 1 (a): jmesPath.path: "a[" is not a JMESPath expression: it is wrong at character 3 (see https://jmespath.org)
@@ -599,7 +611,8 @@ fn expressions_are_never_the_name_of_a_field() {
     1:65 object 1 (a): jmesPath.path: "&a" uses `&` outside the arguments of map, max_by, min_by and sort_by (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: "lenght(a)" is a JMESPath expression that always fails: there is no function "lenght" (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: "length(a, b)" is a JMESPath expression that always fails: `length`: a function takes 1 argument, but gets 2 (see https://jmespath.org)
-    1:65 object 1 (a): jmesPath.path: "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."... has more than 64 operators (70) (see https://jmespath.org)
+    1:65 object 1 (a): jmesPath.path: "join(a, b)" joins with a text that is not a literal, so the result could have any size (write the separator itself, in quotes: join(', ', hosts))
+    1:65 object 1 (a): jmesPath.path: "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."... has more than 64 operators (70) (write a simpler expression)
     1:65 object 1 (a): jmesPath.path: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     "#);
     assert_snapshot!(faults_of("- {objectName: a, objectType: secretsmanager, jmesPath: {path: x, objectAlias: y}}"), @"1:57 object 1 (a): jmesPath: is a mapping, but must be a list (write for example `- {path: username, objectAlias: user}`)");

@@ -65,7 +65,7 @@ async fn pins_are_ids_stages_numbers_and_labels() {
     let by_id = read(&backend, &format!("secretsmanager/rotated@{}", version(&previous))).await.unwrap();
     assert_eq!(field(&by_id, "value"), "old");
     let by_token = read(&backend, &format!("secretsmanager/rotated@id:{token}")).await.unwrap();
-    assert_eq!((field(&by_token, "value"), version(&by_token)), ("own".into(), token.into()));
+    assert_eq!((field(&by_token, "value"), version(&by_token)), ("own".into(), token));
     assert_eq!(field(&read(&backend, "secretsmanager/rotated").await.unwrap(), "value"), "new");
     for (pin, value) in [("ssm/rotated@1", "old"), ("ssm/rotated@blue", "old"), ("ssm/rotated@2", "new"), ("ssm/rotated", "new")] {
         assert_eq!(field(&read(&backend, pin).await.unwrap(), "value"), value, "{pin}");
