@@ -388,6 +388,9 @@ async fn the_doctor_tries_the_roles_and_the_service_that_gives_them() {
     for name in ["open", "closed", "${namespace}"] {
         said.push(shown(bench.backend_with(&at, fake::KEY, &role(name), "")).await);
     }
+    for (role, account) in [(role("open"), "111122223333"), (role("open"), "444455556666"), (String::new(), "444455556666")] {
+        said.push(shown(bench.backend_with(&at, fake::KEY, &role, &format!("account: \"{account}\""))).await);
+    }
     let text = format!(
         "region: eu-west-1\nauth: {{ method: irsa }}\nendpoints: {{ secretsmanager: \"{at}\", ssm: \"{at}\", sts: \"http://127.0.0.1:9\" }}"
     );
@@ -398,6 +401,9 @@ async fn the_doctor_tries_the_roles_and_the_service_that_gives_them() {
     Ok backend amazon: login: as arn:aws:iam::111122223333:user/x, and then as arn:aws:iam::444455556666:role/open ()
     Fail backend amazon: login: AWS STS refuses arn:aws:iam::444455556666:role/closed, auth.assumeRole of the backend: AccessDenied: not authorized (the role's trust policy must allow sts:AssumeRole to the one before it in the chain, with auth.assumeRole's externalId if it asks for one, and that one must be allowed to assume it; AWS's request id is 0e7f-request)
     Warn backend amazon: login: as arn:aws:iam::111122223333:user/x; not tried: the roles of auth.assumeRole, which are different for each Pod (mount a class: if a role refuses, the message names it)
+    Warn backend amazon: login: as arn:aws:iam::111122223333:user/x, and then as arn:aws:iam::444455556666:role/open, of the account 444455556666; but `account` of the backend is 111122223333, so Keyferry refuses every plain name (correct `account`)
+    Ok backend amazon: login: as arn:aws:iam::111122223333:user/x, and then as arn:aws:iam::444455556666:role/open ()
+    Warn backend amazon: login: as arn:aws:iam::111122223333:user/x, of the account 111122223333; but `account` of the backend is 444455556666, so Keyferry refuses every plain name (correct `account`)
     Fail backend amazon: http://127.0.0.1:9: no connection: tcp connect error: Connection refused (os error 111) (is the store up, and do network policies let the daemon out to it? kubelet tries again by itself)
     Warn backend amazon: login: not tried: this needs a Pod's token for the audience sts.amazonaws.com (--token sts.amazonaws.com=FILE; keyferry doctor --help shows how to make one)
     ");
