@@ -30,7 +30,7 @@ use crate::model::{
     Tenant, Verb, Version,
 };
 use crate::policy::{Granted, Permits, Policy};
-use crate::render::{self, RenderLimits, Rendered};
+use crate::render::{self, RenderFault, RenderLimits, Rendered};
 use crate::shelf::Kept;
 use crate::steps::{self, Steps};
 use crate::telemetry::{Metrics, VolumeCounts};
@@ -670,16 +670,16 @@ impl Pipeline {
         // A template's use of memory is work as well.
         let bytes = bytes + memory.as_ref().map_or(0, Spent::n) + if plan.prefixes.is_empty() { 0 } else { below::renamed(plan) };
         let limits = RenderLimits { files, secret_bytes, memory: memory.as_ref().map_or(0, Spent::n), is_all_memory, mount_bytes };
-        let (plan, salts, steps) = (Arc::clone(plan), Arc::clone(self.version_key.salts()), Arc::clone(&means.steps));
+        let (rendering, salts, steps) = (Arc::clone(plan), Arc::clone(self.version_key.salts()), Arc::clone(&means.steps));
         let render = move || {
             let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
-            render::render(&plan, &secrets, permission, limits, &salts, &steps)
+            render::render(&rendering, &secrets, permission, limits, &salts, &steps)
         };
         // The output of templates is paid for as long as they run.
         let rendered = self.work(bytes, means.purse.tenant(), cx, render).await.map_err(Missed::Failed)?;
         drop(memory);
         rendered.map_err(|unrendered| match unrendered {
-            render::Unrendered::Faults(faults) => Missed::Failed(MountError::Render(faults)),
+            render::Unrendered::Faults(faults) => Missed::Failed(MountError::Render(of_answers(faults, plan, &found.secrets))),
             render::Unrendered::Short => Missed::Short,
         })
     }
@@ -911,6 +911,19 @@ impl Plans {
     fn weight(&self) -> usize {
         self.parsed.weight() + self.granted.weight()
     }
+}
+
+/// The same faults, about the secrets that answered: another one may have been asked because a store was out.
+fn of_answers(faults: FaultList<RenderFault>, plan: &Plan, found: &[Option<Fetched>]) -> FaultList<RenderFault> {
+    let more = faults.more();
+    let answer = |fault: &RenderFault| {
+        let place = plan.object(fault.object.index)?.secrets().find(|place| plan.secrets[*place] == fault.secret)?;
+        Some(plan.secrets[plan.answering(place, |place| found[place].is_some())].clone())
+    };
+    let about = |fault: RenderFault| RenderFault { secret: answer(&fault).unwrap_or_else(|| fault.secret.clone()), ..fault };
+    let mut faults: FaultList<_> = faults.into_iter().map(about).collect();
+    faults.count(more);
+    faults
 }
 
 fn decided(plan: &Arc<Plan>, pod: &PodIdentity) -> Decided {

@@ -236,7 +236,9 @@ impl<'t> Builder<'t> {
             Some(Err(error)) => {
                 let marker = error.marker();
                 let at = Position { line: marker.line(), column: marker.col() + 1 };
-                Err(fault(at, format!("not valid YAML: {} ({SYNTAX_REMEDY})", error.info())))
+                let is_directive = error.info().contains("directives");
+                let remedy = if is_directive { "remove the line that begins with `%`" } else { SYNTAX_REMEDY };
+                Err(fault(at, format!("not valid YAML: {} ({remedy})", error.info())))
             }
         }
     }

@@ -39,6 +39,7 @@ pub use failover::{Beside, FailoverConfig};
 pub use kind::{Audience, Facts, HangsOn, Inadmissible, Kind, StoreLimits, check_read, only_reads};
 pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
+pub(crate) use serving::{logs_in_as_pod, methods_as_pod};
 pub use stack::lease::LeasesConfig;
 
 /// A store of secrets. A [`Decorator`](stack::Decorator) (a limit, a cache ...) is a Backend around another Backend.

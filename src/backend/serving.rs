@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::BackendConfig;
+use super::{BackendConfig, Kind};
 use crate::http::Endpoint;
 use crate::model::{BackendName, LoginKey, Serving, Unresolved};
 
@@ -36,13 +36,8 @@ struct Candidate {
 impl ServedDialects {
     pub fn new(configs: &BTreeMap<BackendName, BackendConfig>, named: &BTreeMap<String, BackendName>) -> Self {
         let candidate = |(name, config): (&BackendName, &BackendConfig)| {
-            // A failover has the address of its first member. Keyferry must log in to both as the Pod.
-            let (stores, if_named) = match config {
-                BackendConfig::Failover(failover) => (failover.members.each_ref().map(|member| member.config.kind()).to_vec(), true),
-                BackendConfig::Aws(_) | BackendConfig::File(_) | BackendConfig::Http(_) | BackendConfig::Vault(_) => {
-                    (vec![config.kind()], false)
-                }
-            };
+            // A failover has the address of its first member.
+            let (stores, if_named) = stores(config);
             let audiences: Vec<_> = stores.iter().map(|store| store.facts().audience).collect();
             Candidate {
                 name: name.clone(),
@@ -51,7 +46,7 @@ impl ServedDialects {
                 way: stores.first().and_then(|store| store.facts().way),
                 dialects: config.kind().facts().dialects,
                 names_audience: audiences.iter().all(|audience| audience.is_some_and(|audience| audience.named)),
-                as_pod: audiences.iter().all(Option::is_some),
+                as_pod: logs_in_as_pod(config),
                 if_named,
             }
         };
@@ -107,6 +102,24 @@ impl ServedDialects {
     }
 }
 
+/// Whether Keyferry logs in to it as the Pod: classes of a peer know no other way. To a failover's members it must log in so to both.
+pub(crate) fn logs_in_as_pod(config: &BackendConfig) -> bool {
+    stores(config).0.iter().all(|store| store.facts().audience.is_some())
+}
+
+/// The ways to log in as the Pod.
+pub(crate) fn methods_as_pod(dialect: &str) -> &'static str {
+    if dialect == "aws" { "irsa or podIdentity" } else { "kubernetes or jwt" }
+}
+
+/// The stores of a backend, and whether it is a failover.
+fn stores(config: &BackendConfig) -> (Vec<&dyn Kind>, bool) {
+    match config {
+        BackendConfig::Failover(failover) => (failover.members.iter().map(|member| member.config.kind()).collect(), true),
+        BackendConfig::Aws(_) | BackendConfig::File(_) | BackendConfig::Http(_) | BackendConfig::Vault(_) => (vec![config.kind()], false),
+    }
+}
+
 fn at_address<'c>(speakers: &[&'c Candidate], address: Option<&str>) -> Vec<&'c Candidate> {
     let Some(address) = address else { return Vec::new() };
     let endpoint = address.parse::<Endpoint>().ok();
@@ -135,7 +148,7 @@ fn no_region(dialect: &str, region: &str, speakers: &[&Candidate]) -> String {
 
 fn no_login(dialect: &str, backends: &[&Candidate]) -> Unresolved {
     let names = backends.iter().map(|backend| backend.name.as_str()).collect::<Vec<_>>().join(", ");
-    let methods = if dialect == "aws" { "irsa or podIdentity" } else { "kubernetes or jwt" };
+    let methods = methods_as_pod(dialect);
     let problem = format!(
         "this class cannot be served by {names}: classes of the dialect `{dialect}` log in as the Pod, and Keyferry logs in there with a \
          credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can \

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::backend::BackendConfig;
+use crate::backend::{BackendConfig, logs_in_as_pod, methods_as_pod};
 use crate::model::BackendName;
 use crate::nearest::nearest;
 use crate::yaml::{Faults, Reader};
@@ -33,7 +33,13 @@ pub(super) fn parse(
             inner.missing("backend", "the name of the backend that serves these classes, such as backend: bao", faults);
         }
         let serves = |name: &str| match (name.parse::<BackendName>(), backends.iter().find(|(known, _)| known.as_str() == name)) {
-            (Ok(name), Some((_, config))) if config.kind().facts().dialects.contains(&dialect) => Ok(name),
+            (Ok(name), Some((_, config))) if config.kind().facts().dialects.contains(&dialect) => {
+                if logs_in_as_pod(config) {
+                    Ok(name)
+                } else {
+                    Err(no_login(dialect, &name))
+                }
+            }
             (Ok(name), None) if configured.iter().any(|(known, _)| known.text == name.as_str()) => Ok(name),
             (_, Some(_)) => {
                 Err(format!("{name:?} cannot serve classes of the dialect {dialect} (name a backend of the kind {})", kind_of(dialect)))
@@ -45,6 +51,16 @@ pub(super) fn parse(
     }
     all.finish(faults);
     dialects
+}
+
+/// Keyferry logs in to the backend with its own credential.
+fn no_login(dialect: &str, name: &BackendName) -> String {
+    let methods = methods_as_pod(dialect);
+    format!(
+        "{:?} cannot serve classes of the dialect {dialect}: they log in as the Pod, and Keyferry logs in there with a credential of its own \
+         (name a backend with auth.method {methods}, or remove `dialects.{dialect}` and write classes in the native format)",
+        name.as_str()
+    )
 }
 
 /// The kind of store that a provider's classes are for.

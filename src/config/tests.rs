@@ -202,7 +202,9 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     let with = |dialects: &str| {
         format!(
             "identity: {{ verify: token-review }}\npolicy: []\nbackends:\n  files: {{ kind: file, vault: /v, identity: /k }}\n  \
-             bao: {{ kind: vault, address: https://bao:8200, auth: {{ method: kubernetes, role: csi }} }}\ndialects: {dialects}\n"
+             bao: {{ kind: vault, address: https://bao:8200, auth: {{ method: kubernetes, role: csi }} }}\n  \
+             own: {{ kind: vault, address: https://own:8200, auth: {{ method: token, tokenFile: /t }} }}\n  \
+             keys: {{ kind: aws, region: eu-west-1, auth: {{ method: keys, credentialsFile: /c }} }}\ndialects: {dialects}\n"
         )
     };
     let config = Config::parse(&with("{ vault: { backend: bao }, openbao: { backend: bao } }")).unwrap();
@@ -213,20 +215,24 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
         "{ vault: { backend: boa }, openbao: { backend: files }, aws: { backend: bao }, gcp: { backend: bao } }",
         "{ vault: {}, valt: { backend: bao }, openbao: { bakend: bao } }",
         "{ vault: bao, openbao: { backend: [bao] } }",
+        "{ vault: { backend: own }, aws: { backend: keys } }",
     ];
     insta::assert_snapshot!(problems.map(|dialects| faults(&with(dialects))).join("\n--\n"), @r#"
-    keyferry.yaml:6:31: dialects.vault.backend: there is no backend "boa" (did you mean "bao"?)
-    keyferry.yaml:6:58: dialects.openbao.backend: "files" cannot serve classes of the dialect openbao (name a backend of the kind vault)
-    keyferry.yaml:6:83: dialects.aws.backend: "bao" cannot serve classes of the dialect aws (name a backend of the kind aws)
-    keyferry.yaml:6:95: dialects.gcp: is not yet supported (leave it out)
+    keyferry.yaml:8:31: dialects.vault.backend: there is no backend "boa" (did you mean "bao"?)
+    keyferry.yaml:8:58: dialects.openbao.backend: "files" cannot serve classes of the dialect openbao (name a backend of the kind vault)
+    keyferry.yaml:8:83: dialects.aws.backend: "bao" cannot serve classes of the dialect aws (name a backend of the kind aws)
+    keyferry.yaml:8:95: dialects.gcp: is not yet supported (leave it out)
     --
-    keyferry.yaml:6:20: dialects.vault.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
-    keyferry.yaml:6:24: dialects.valt: is not a known key (did you mean `vault`?)
-    keyferry.yaml:6:57: dialects.openbao.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
-    keyferry.yaml:6:59: dialects.openbao.bakend: is not a known key (did you mean `backend`?)
+    keyferry.yaml:8:20: dialects.vault.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
+    keyferry.yaml:8:24: dialects.valt: is not a known key (did you mean `vault`?)
+    keyferry.yaml:8:57: dialects.openbao.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
+    keyferry.yaml:8:59: dialects.openbao.bakend: is not a known key (did you mean `backend`?)
     --
-    keyferry.yaml:6:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
-    keyferry.yaml:6:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    keyferry.yaml:8:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
+    keyferry.yaml:8:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    --
+    keyferry.yaml:8:31: dialects.vault.backend: "own" cannot serve classes of the dialect vault: they log in as the Pod, and Keyferry logs in there with a credential of its own (name a backend with auth.method kubernetes or jwt, or remove `dialects.vault` and write classes in the native format)
+    keyferry.yaml:8:54: dialects.aws.backend: "keys" cannot serve classes of the dialect aws: they log in as the Pod, and Keyferry logs in there with a credential of its own (name a backend with auth.method irsa or podIdentity, or remove `dialects.aws` and write classes in the native format)
     "#);
 }
 
@@ -259,6 +265,29 @@ policy:
         .replace("read:", "read: [\"amazon/secretsmanager/~/prod/*\", \"amazon/ssm/444455556666:shop/*\"]")
         .replace("deny:", "deny: []");
     Config::parse(&fine).unwrap();
+}
+
+/// Without `account`, no name of another account can be asked for.
+#[test]
+fn a_pattern_with_an_account_needs_the_backends_own() {
+    let text = r#"
+identity: { verify: token-review }
+backends:
+  amazon: { kind: aws, region: eu-west-1, auth: { method: irsa } }
+policy:
+  - pods: { namespace: shop }
+    read: ["amazon/secretsmanager/444455556666:shop/*", "amazon/secretsmanager/444455556666:shop/db", "amazon/ssm/444455556666:*"]
+"#;
+    let own = text.replace("region: eu-west-1,", "region: eu-west-1, account: \"444455556666\",");
+    insta::assert_snapshot!(format!("{}\n--\n{}", faults(text), faults(&own)), @r#"
+    keyferry.yaml:7:12: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/*": the name has the account 444455556666, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
+    keyferry.yaml:7:57: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/db": the name has the account 444455556666, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
+    keyferry.yaml:7:103: policy rule 1.read: "amazon/ssm/444455556666:*": the name has the account 444455556666, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
+    --
+    keyferry.yaml:7:12: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/*": the name has the backend's own account (leave it out)
+    keyferry.yaml:7:57: policy rule 1.read: "amazon/secretsmanager/444455556666:shop/db": the name has the backend's own account (leave it out)
+    keyferry.yaml:7:103: policy rule 1.read: "amazon/ssm/444455556666:*": the name has the backend's own account (leave it out)
+    "#);
 }
 
 /// A policy of patterns that match nothing looks like a policy, and denies and allows nothing.

@@ -10,6 +10,7 @@ use self::document::{JMES_KEYS, OBJECT_KEYS};
 use self::name::{Fault, Service, Target};
 use self::parameters::Entry;
 use super::ClassLimits;
+use super::arn::ARN;
 use super::class::{Class, Format, RequestKeys, position};
 use super::keys::{Keys, one_of};
 use super::native::values;
@@ -117,8 +118,6 @@ impl ObjectReader<'_, '_> {
         refuse_same_file(path.as_ref(), &searches, reader, faults);
         let target = Target::of(&said.name, said.service, self.entry.region.as_deref());
         let target = target.map_err(|fault| fault.note(reader, faults)).ok();
-        self.warn_of_cut_arn("objectName", &said.name);
-        self.warn_of_cut_arn("failoverObject.objectName", instead.name.as_deref().unwrap_or_default());
         self.check_instead(&said, &instead, reader, faults);
         let service = target.as_ref().map(|target| target.service).or(said.service)?;
         let secret = self.ask(target.as_ref(), service, &said, reader, faults);
@@ -237,17 +236,6 @@ impl ObjectReader<'_, '_> {
         }
     }
 
-    /// An ARN without its last six characters. If the name ends like those, the ARN means another secret.
-    fn warn_of_cut_arn(&mut self, key: &str, name: &str) {
-        if let Some(end) = name::cut_end(name) {
-            let problem = format!(
-                "ends with `-{end}`: as in AWS, this counts as the six characters that AWS adds to a name, and not as a part of the name \
-                 (if it is a part of the name, write the whole ARN, or only the name)"
-            );
-            self.class.warn(Some(self.label), key, problem);
-        }
-    }
-
     /// A key's text as the provider reads it: a number or a boolean becomes a text. An empty text counts as left out.
     fn text(&mut self, key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
         let node = reader.get(key)?;
@@ -280,7 +268,7 @@ impl ObjectReader<'_, '_> {
                 "is different from the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)";
             faults.add(at, "failoverObject.objectVersion", problem);
         }
-        if self.entry.has_failover && instead.name.is_none() && said.name.starts_with(name::ARN) {
+        if self.entry.has_failover && instead.name.is_none() && said.name.starts_with(ARN) {
             let problem = "is an ARN of one region, but the class has a `failoverRegion` (add `failoverObject` with the ARN or the name \
                            there, or write only the name)";
             faults.add(position(reader, "objectName"), "objectName", problem);
@@ -316,7 +304,7 @@ impl ObjectReader<'_, '_> {
     ) -> Option<SecretRef> {
         let failover = self.entry.failover.as_ref()?;
         // A fault in a name is reported once.
-        if instead.name.is_none() && (!is_sound || said.name.starts_with(name::ARN)) {
+        if instead.name.is_none() && (!is_sound || said.name.starts_with(ARN)) {
             return None;
         }
         let at = position(reader, "failoverObject");
@@ -370,10 +358,16 @@ fn path_problem(text: &str, cause: &InvalidPath) -> String {
 }
 
 fn query_problem(text: &str, cause: &InvalidQuery) -> String {
-    let remedy = if text.contains(['-', '/', ':']) && !text.contains('"') {
-        "write a member whose name has such characters in quotes: '\"a-b\"'"
-    } else {
-        "see https://jmespath.org"
+    let remedy = match cause {
+        InvalidQuery::Growth | InvalidQuery::Operators(_) | InvalidQuery::Slice | InvalidQuery::TooLong(_) => "write a simpler expression",
+        InvalidQuery::OpenJoin => "write the separator itself, in quotes: join(', ', hosts)",
+        InvalidQuery::Call(_) | InvalidQuery::Empty | InvalidQuery::StrayReference | InvalidQuery::Syntax(_) => {
+            if text.contains(['-', '/', ':']) && !text.contains('"') {
+                "write a member whose name has such characters in quotes: '\"a-b\"'"
+            } else {
+                "see https://jmespath.org"
+            }
+        }
     };
     format!("{} {cause} ({remedy})", quoted(text))
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::arn;
 use super::keys::Keys;
 use super::layout::{Layout, Room};
 use super::{ClassLimits, bounded, class_fault, too_much_work, twice};
@@ -84,6 +85,8 @@ pub(super) struct Class<'c> {
     /// As [`Plan::instead`].
     instead: BTreeMap<usize, usize>,
     told: Told,
+    /// The object that is read now.
+    reading: Option<Label>,
     faults: FaultList<ClassFault>,
     warnings: FaultList<ClassWarning>,
 }
@@ -117,6 +120,7 @@ impl<'c> Class<'c> {
             places: HashMap::new(),
             instead: BTreeMap::new(),
             told: Told::default(),
+            reading: None,
             faults: FaultList::default(),
             warnings: FaultList::default(),
         }
@@ -278,6 +282,7 @@ impl<'c> Class<'c> {
                 faults.add_with(key.at, || (key.text.clone(), keys.problem(&key.text)));
             }
         }
+        self.reading = Some(label.clone());
         read(self, label, &mut reader, faults)
     }
 
@@ -377,6 +382,10 @@ impl<'c> Class<'c> {
     /// The same, but the secret gets no place yet.
     pub(super) fn judge(&mut self, mut ask: Ask<'_>, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretRef> {
         let mut sound = true;
+        if let Some(problem) = arn::doubt_of_end(ask.name).filter(|_| !ask.below) {
+            let object = self.reading.clone();
+            self.warn(object.as_ref(), self.format.request.name, problem);
+        }
         // A backend refuses one thing at a time. What it refused is removed and the backend is asked again, so that all faults are reported
         // at once.
         loop {

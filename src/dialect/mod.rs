@@ -10,6 +10,7 @@ use crate::nearest::nearest;
 use crate::steps::{Spent, Steps};
 
 mod args;
+mod arn;
 mod aws;
 mod class;
 #[cfg(test)]

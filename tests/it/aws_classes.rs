@@ -156,6 +156,9 @@ async fn a_failover_region_serves_while_the_region_is_out() {
     let other = peer.of_two(object).await.unwrap();
     assert!(files(&other).ends_with("user 0644 frankfurt"), "{}", files(&other));
     assert_ne!(usual.object_version, other.object_version);
+    // The remedy is about the secret that answered.
+    let unfit = peer.of_two(&object.replace("path: user,", "path: password,")).await.unwrap_err();
+    assert!(unfit.contains(": frankfurt/secretsmanager/shop/db: the expression \"password\" finds nothing in it"), "{unfit}");
     let alone = tokio::time::timeout(Duration::from_mins(1), peer.mount(&[("region", IRELAND), ("objects", object)])).await.unwrap();
     assert!(alone.unwrap_err().contains("BackendUnavailable"), "without a failover region it is out");
     let lines = peer.house.audit();

@@ -16,6 +16,7 @@ impl Catalogue for Anything {
         let namespace = ask.login.namespace.as_deref().filter(|namespace| *namespace != "root");
         let name = namespace.map_or_else(|| ask.name.to_owned(), |namespace| format!("{namespace}/{}", ask.name));
         let named = |cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause };
+        let name = with_empty(&name, ask.below).unwrap_or(name);
         let name = if ask.below { SecretName::escapable_or_folder(&format!("{name}/")) } else { name.parse() }.map_err(named)?;
         let Ask { method, args, lease, keep, login, .. } = ask.clone();
         let method = if ask.below { Method::List } else { method };
@@ -27,4 +28,11 @@ impl Catalogue for Anything {
         // The backend's audience is not known, so it is not a fault.
         Ok(Serving { backend, by_address: false, names_audience: true })
     }
+}
+
+/// Names in AWS Secrets Manager may have empty elements. The store reads `secretsmanager//a` as `secretsmanager/~/a`.
+fn with_empty(name: &str, below: bool) -> Option<String> {
+    const STORE: &str = "secretsmanager/";
+    let rest = name.strip_prefix(STORE).filter(|rest| below || !rest.is_empty())?;
+    Some(format!("{STORE}{}", SecretName::without_empty(rest)))
 }

@@ -543,6 +543,21 @@ fn a_suggested_rule_says_that_an_arn_is_not_a_name_yet() {
     "#);
 }
 
+/// In AWS an empty element is a part of a name. The daemon reads both spellings.
+#[test]
+fn an_empty_element_of_aws_is_no_fault_without_a_configuration() {
+    let objects = "- {secret: secretsmanager//prod/db, path: a}\n- {secret: secretsmanager/~/prod/db, path: b}\n\
+                   - {prefix: secretsmanager//prod/, path: c/}\n- {prefix: secretsmanager//, path: d/}\n- {secret: ssm//db, path: e}\n\
+                   - {secret: secretsmanager/, path: f}";
+    let bench = Bench::with(&[("a.yaml", &class("own", objects))]);
+    assert_snapshot!(bench.run("DIR/a.yaml"), @r#"
+    1
+    DIR/a.yaml:13:18: error: class own: object 5 (e): secret: the name "ssm//db" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
+    DIR/a.yaml:14:18: error: class own: object 6 (f): secret: the name "secretsmanager/" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
+    6 objects in 1 class, 1 file: 2 faults
+    "#);
+}
+
 /// Also for the files that `jmesPath` finds, and for keys in another case.
 #[test]
 fn modes_of_all_files_of_an_aws_class_are_looked_at() {

@@ -1,17 +1,16 @@
 //! What an object names: a secret of Secrets Manager or a parameter, by name or by ARN, and a version of it.
 
+use crate::dialect::arn::ARN;
 use crate::dialect::class::position;
 use crate::model::{SecretName, quoted};
 use crate::yaml::{Faults, Position, Reader};
 
-/// What an ARN begins with.
-pub(super) const ARN: &str = "arn:";
-
 /// The lengths of a secret's VersionId (API reference of GetSecretValue).
 const VERSION_ID: std::ops::RangeInclusive<usize> = 32..=64;
 
-/// This prefix makes a text a label.
+/// These prefixes make a text a label, and a VersionId.
 const LABEL: &str = "stage:";
+const ID: &str = "id:";
 
 /// The two stores of AWS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +42,14 @@ impl Service {
         match self {
             Self::Parameters => "ssm",
             Self::SecretsManager => "secretsmanager",
+        }
+    }
+
+    /// Besides letters and digits: the characters that a name may have. In Secrets Manager, services of AWS give names with a `!`.
+    const fn signs(self) -> &'static str {
+        match self {
+            Self::Parameters => "/_.-",
+            Self::SecretsManager => "/_+=.@!-",
         }
     }
 
@@ -104,13 +111,14 @@ impl Target {
                 format!("is an ARN of the region {}, but Keyferry asks for it in {region} (correct one of them)", quoted(of_region));
             return Err(name_fault(arn, &problem));
         }
-        check_resource(own, resource).map_err(|problem| name_fault(arn, problem))?;
+        let name = check_resource(own, resource).map_err(|problem| name_fault(arn, problem))?;
+        check_characters(own, name).map_err(|problem| name_fault(arn, &problem))?;
         Ok(Self { service: own, ask: arn.to_owned() })
     }
 }
 
 /// The end of an ARN: the kind of thing, and its name.
-fn check_resource(service: Service, resource: &str) -> Result<(), &'static str> {
+fn check_resource(service: Service, resource: &str) -> Result<&str, &'static str> {
     let name = match service {
         Service::Parameters => resource.strip_prefix("parameter/").ok_or("is not the ARN of a parameter (copy it from AWS)")?,
         Service::SecretsManager => resource.strip_prefix("secret:").ok_or("is not the ARN of a secret (copy it from AWS)")?,
@@ -123,17 +131,17 @@ fn check_resource(service: Service, resource: &str) -> Result<(), &'static str> 
         Service::SecretsManager if name.contains(':') => {
             Err("has more than the name at its end (write a part of the secret as `jmesPath`, and its version as `objectVersion`)")
         }
-        Service::Parameters | Service::SecretsManager => Ok(()),
+        Service::Parameters | Service::SecretsManager => Ok(name),
     }
 }
 
-/// The end of an ARN that is probably the end of a secret's name. AWS adds six random characters to a name, and one in two hundred of such
-/// ends has only small letters.
-pub(super) fn cut_end(arn: &str) -> Option<&str> {
-    let (_, resource) = arn.strip_prefix(ARN)?.split_once(":secret:")?;
-    let (_, end) = resource.rsplit_once('-').filter(|(name, end)| !name.is_empty() && end.len() == 6)?;
-    let is_word = end.bytes().all(|byte| byte.is_ascii_lowercase()) || end.bytes().all(|byte| byte.is_ascii_digit());
-    is_word.then_some(end)
+/// AWS refuses a name with other characters, or removes blanks at its ends.
+fn check_characters(service: Service, name: &str) -> Result<(), String> {
+    let (noun, signs) = (service.noun(), service.signs());
+    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !signs.contains(*c)) {
+        Some(unfit) => Err(format!("has {unfit:?}, which the name of a {noun} cannot have (letters, digits and {signs})")),
+        None => Ok(()),
+    }
 }
 
 /// A parameter's name without the `/` at its start: `/top` and `top` are one parameter.
@@ -143,6 +151,7 @@ fn parameter(name: &str) -> Result<&str, Fault> {
             "has a `:`, which the name of a parameter cannot have (write a version or label as `objectVersion` or `objectVersionLabel`)";
         return Err(name_fault(name, problem));
     }
+    check_characters(Service::Parameters, name).map_err(|problem| name_fault(name, &problem))?;
     match name.strip_prefix('/') {
         Some(rest) => Ok(rest),
         None if name.contains('/') => {
@@ -157,6 +166,7 @@ fn secret(name: &str) -> Result<String, Fault> {
     if name.contains(':') {
         return Err(name_fault(name, "has a `:`, which the name of a secret cannot have (write the name, or the whole ARN)"));
     }
+    check_characters(Service::SecretsManager, name).map_err(|problem| name_fault(name, &problem))?;
     Ok(SecretName::without_empty(name))
 }
 
@@ -169,29 +179,37 @@ pub(super) fn version(service: Service, version: Option<&str>, label: Option<&st
         }
         (Service::Parameters, version, label) => Ok(version.or(label).map(str::to_owned)),
         (Service::SecretsManager, version, label) => {
-            if let Some(version) = version.filter(|version| !is_id(version)) {
+            if let Some(version) = version.filter(|version| !is_any_id(version)) {
                 let problem = format!(
-                    "{} is not the VersionId of a secret, which has 32 to 64 letters, digits and `-` (write a stage as `objectVersionLabel`)",
+                    "{} is not the VersionId of a secret, which has 32 to 64 ASCII characters without blanks and `:` (write a stage as \
+                     `objectVersionLabel`)",
                     quoted(version)
                 );
                 return Err(fault("objectVersion", problem));
             }
+            let version = version.map(|version| if is_id(version) { version.to_owned() } else { format!("{ID}{version}") });
             Ok(match (version, label) {
                 (Some(version), Some(label)) => Some(format!("{version}:{LABEL}{label}")),
                 (None, Some(label)) if is_ambiguous(label) => Some(format!("{LABEL}{label}")),
-                (one, other) => one.or(other).map(str::to_owned),
+                (version, label) => version.or_else(|| label.map(str::to_owned)),
             })
         }
     }
 }
 
+/// The one who writes a version can choose its id. AWS only limits its length.
+fn is_any_id(text: &str) -> bool {
+    VERSION_ID.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+}
+
+/// An id as AWS makes it.
 fn is_id(text: &str) -> bool {
     VERSION_ID.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Whether a label would be read as something else.
 fn is_ambiguous(label: &str) -> bool {
-    is_id(label) || label.starts_with(LABEL) || label.contains(&format!(":{LABEL}"))
+    is_id(label) || label.starts_with(LABEL) || label.starts_with(ID) || label.contains(&format!(":{LABEL}"))
 }
 
 fn fault(key: &'static str, problem: String) -> Fault {

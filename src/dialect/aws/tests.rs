@@ -270,7 +270,7 @@ fn numbers_and_truths_become_texts_as_the_peer_reads_them() {
 - {objectName: c, objectType: ssmparameter, objectAlias: y}
 - {objectName: 0x10, objectType: ssmparameter, objectAlias: d}
 - {objectName: 1e3, objectType: ssmparameter}
-- {objectName: 12345678.9, objectType: ssmparameter, objectAlias: f}
+- {objectName: 12345678.9, objectType: secretsmanager, objectAlias: f}
 ",
     );
     assert_snapshot!(shown(&plan), @"
@@ -279,7 +279,7 @@ fn numbers_and_truths_become_texts_as_the_peer_reads_them() {
     true driver's = GET ireland/ssm/c
     d driver's = GET ireland/ssm/16
     1000 driver's = GET ireland/ssm/1000
-    f driver's = GET ireland/ssm/1.2345679e+07
+    f driver's = GET ireland/secretsmanager/1.2345679e+07
     ");
     assert_snapshot!(warnings(&plan), @r#"
     object 2 (b): objectVersionLabel: is read as "1.1" (put "1.10" in quotes if you mean the text)
@@ -329,7 +329,7 @@ fn versions_and_labels() {
         let plan = parse_class(&[("objects", &format!("- {{objectName: a, objectType: {service}, {keys}}}"))]);
         plan.map_or_else(|faults| faults.iter().map(ToString::to_string).collect(), |plan| plan.secrets[0].to_string())
     };
-    let id = ID;
+    let (id, other) = (ID, "release.of_2026+with/other=characters");
     let lines = [
         of("secretsmanager", &format!("objectVersion: {id}")),
         of("secretsmanager", &format!("objectVersion: {id}, objectVersionLabel: AWSCURRENT")),
@@ -337,6 +337,10 @@ fn versions_and_labels() {
         of("secretsmanager", &format!("objectVersionLabel: {id}")),
         of("secretsmanager", "objectVersionLabel: 'stage:x'"),
         of("secretsmanager", &format!("objectVersionLabel: '{id}:stage:x'")),
+        of("secretsmanager", &format!("objectVersion: '{other}'")),
+        of("secretsmanager", &format!("objectVersion: '{other}', objectVersionLabel: AWSCURRENT")),
+        of("secretsmanager", &format!("objectVersionLabel: '{other}'")),
+        of("secretsmanager", &format!("objectVersionLabel: 'id:{other}'")),
         of("secretsmanager", "objectVersion: '', objectVersionLabel: ''"),
         of("ssmparameter", "objectVersion: 7"),
         of("ssmparameter", "objectVersion: prod"),
@@ -349,6 +353,10 @@ fn versions_and_labels() {
     ireland/secretsmanager/a@stage:EXAMPLE1-90ab-cdef-fedc-ba987EXAMPLE
     ireland/secretsmanager/a@stage:stage:x
     ireland/secretsmanager/a@stage:EXAMPLE1-90ab-cdef-fedc-ba987EXAMPLE:stage:x
+    ireland/secretsmanager/a@id:release.of_2026+with/other=characters
+    ireland/secretsmanager/a@id:release.of_2026+with/other=characters:stage:AWSCURRENT
+    ireland/secretsmanager/a@release.of_2026+with/other=characters
+    ireland/secretsmanager/a@stage:id:release.of_2026+with/other=characters
     ireland/secretsmanager/a
     ireland/ssm/a@7
     ireland/ssm/a@prod
@@ -357,15 +365,17 @@ fn versions_and_labels() {
     let refused = [
         of("secretsmanager", "objectVersion: 3"),
         of("secretsmanager", &format!("objectVersion: {}", "a".repeat(65))),
-        of("secretsmanager", &format!("objectVersion: '{}_'", "a".repeat(40))),
+        of("secretsmanager", &format!("objectVersion: '{} '", "a".repeat(40))),
+        of("secretsmanager", &format!("objectVersion: '{}:'", "a".repeat(40))),
         of("secretsmanager", "objectVersion: [1]"),
         of("ssmparameter", "objectVersion: 3, objectVersionLabel: prod"),
         of("ssmparameter", "objectVersionLabel: a b"),
     ];
     assert_snapshot!(refused.join("\n"), @r#"
-    object 1 (a): objectVersion: "3" is not the VersionId of a secret, which has 32 to 64 letters, digits and `-` (write a stage as `objectVersionLabel`)
-    object 1 (a): objectVersion: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not the VersionId of a secret, which has 32 to 64 letters, digits and `-` (write a stage as `objectVersionLabel`)
-    object 1 (a): objectVersion: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa_" is not the VersionId of a secret, which has 32 to 64 letters, digits and `-` (write a stage as `objectVersionLabel`)
+    object 1 (a): objectVersion: "3" is not the VersionId of a secret, which has 32 to 64 ASCII characters without blanks and `:` (write a stage as `objectVersionLabel`)
+    object 1 (a): objectVersion: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not the VersionId of a secret, which has 32 to 64 ASCII characters without blanks and `:` (write a stage as `objectVersionLabel`)
+    object 1 (a): objectVersion: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa " is not the VersionId of a secret, which has 32 to 64 ASCII characters without blanks and `:` (write a stage as `objectVersionLabel`)
+    object 1 (a): objectVersion: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:" is not the VersionId of a secret, which has 32 to 64 ASCII characters without blanks and `:` (write a stage as `objectVersionLabel`)
     object 1 (a): objectVersion: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     object 1 (a): objectVersionLabel: cannot be used together with `objectVersion`: a parameter has only one of the two (remove one)
     object 1 (a): objectVersionLabel: "a b" is not a label (pin one that the store has, or leave the version out for the latest)
@@ -405,6 +415,27 @@ fn what_an_object_must_say() {
     "#);
     assert_snapshot!(faults_of("{objectName: a, objectType: secretsmanager}"), @"1:1 objects: line 1: is a mapping, but must be a list (start each object with `- `, such as `- {objectName: shop/db, objectType: secretsmanager}`)");
     assert_snapshot!(faults(&[("region", "eu-west-1")]), @"- objects: is missing (add it: a list of objects, each with `objectName` and `objectType`)");
+}
+
+/// AWS removes blanks at the ends of a parameter's name, and refuses the other names. `~` is an empty element only in the native format.
+#[test]
+fn names_that_aws_cannot_have_are_refused() {
+    assert_snapshot!(faults_of("
+- {objectName: 'a ', objectType: secretsmanager}
+- {objectName: bé, objectType: secretsmanager}
+- {objectName: ~/c, objectType: secretsmanager}
+- {objectName: ' /d', objectType: ssmparameter}
+- {objectName: /e+, objectType: ssmparameter}
+- {objectName: 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:f~-AbCdEf', objectAlias: f}
+- {objectName: rds!g_+=.@-, objectType: secretsmanager}
+"), @r#"
+    2:16 object 1 (a ): objectName: "a " has ' ', which the name of a secret cannot have (letters, digits and /_+=.@!-)
+    3:16 object 2 (bé): objectName: "bé" has 'é', which the name of a secret cannot have (letters, digits and /_+=.@!-)
+    4:16 object 3 (~/c): objectName: "~/c" has '~', which the name of a secret cannot have (letters, digits and /_+=.@!-)
+    5:16 object 4 ( /d): objectName: " /d" has ' ', which the name of a parameter cannot have (letters, digits and /_.-)
+    6:16 object 5 (/e+): objectName: "/e+" has '+', which the name of a parameter cannot have (letters, digits and /_.-)
+    7:16 object 6 (f): objectName: "arn:aws:secretsmanager:eu-west-1:111122223333:secret:f~-AbCdEf" has '~', which the name of a secret cannot have (letters, digits and /_+=.@!-)
+    "#);
 }
 
 /// Fault 14 of the peer: what it does not know, it ignores.
@@ -557,8 +588,20 @@ fn no_objects_are_an_empty_volume() {
 fn expressions_are_never_the_name_of_a_field() {
     let of =
         |path: &str| faults_of(&format!("- {{objectName: a, objectType: secretsmanager, jmesPath: [{{path: {path}, objectAlias: x}}]}}"));
-    let refused =
-        ["a-b", "'a['", "'['", "''", "~", "'&a'", "'lenght(a)'", "'length(a, b)'", &format!("'{}'", "a.".repeat(70)), "[1]"].map(of);
+    let refused = [
+        "a-b",
+        "'a['",
+        "'['",
+        "''",
+        "~",
+        "'&a'",
+        "'lenght(a)'",
+        "'length(a, b)'",
+        "'join(a, b)'",
+        &format!("'{}'", "a.".repeat(70)),
+        "[1]",
+    ]
+    .map(of);
     assert_snapshot!(refused.join("\n"), @r#"
     1:65 object 1 (a): jmesPath.path: "a-b" is not a JMESPath expression: it is wrong at character 2 (write a member whose name has such characters in quotes: '"a-b"')
     1:65 object 1 (a): jmesPath.path: "a[" is not a JMESPath expression: it is wrong at character 3 (see https://jmespath.org)
@@ -568,7 +611,8 @@ fn expressions_are_never_the_name_of_a_field() {
     1:65 object 1 (a): jmesPath.path: "&a" uses `&` outside the arguments of map, max_by, min_by and sort_by (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: "lenght(a)" is a JMESPath expression that always fails: there is no function "lenght" (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: "length(a, b)" is a JMESPath expression that always fails: `length`: a function takes 1 argument, but gets 2 (see https://jmespath.org)
-    1:65 object 1 (a): jmesPath.path: "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."... has more than 64 operators (70) (see https://jmespath.org)
+    1:65 object 1 (a): jmesPath.path: "join(a, b)" joins with a text that is not a literal, so the result could have any size (write the separator itself, in quotes: join(', ', hosts))
+    1:65 object 1 (a): jmesPath.path: "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."... has more than 64 operators (70) (write a simpler expression)
     1:65 object 1 (a): jmesPath.path: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     "#);
     assert_snapshot!(faults_of("- {objectName: a, objectType: secretsmanager, jmesPath: {path: x, objectAlias: y}}"), @"1:57 object 1 (a): jmesPath: is a mapping, but must be a list (write for example `- {path: username, objectAlias: user}`)");

@@ -352,6 +352,22 @@ fn two_requests_for_one_path_are_warned_of() {
     ");
 }
 
+/// As in classes of the AWS provider.
+#[test]
+fn an_arn_that_may_end_before_its_end_is_warned_of() {
+    let arn = |end: &str| format!("'arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/db-{end}'");
+    let plan = plan(&format!(
+        "- {{ secret: {}, path: a }}\n- {{ secrets: {{ db: {} }}, template: x, path: b }}\n- {{ secret: {}, path: c }}",
+        arn("backup"),
+        arn("202401"),
+        arn("AbCdEf")
+    ));
+    insta::assert_snapshot!(plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
+    object 1 (a): secret: ends with `-backup`: as in AWS, this counts as the six characters that AWS adds to a name, and not as a part of the name (if it is a part of the name, write the whole ARN, or only the name)
+    object 2 (b): secret: ends with `-202401`: as in AWS, this counts as the six characters that AWS adds to a name, and not as a part of the name (if it is a part of the name, write the whole ARN, or only the name)
+    ");
+}
+
 /// A chart writes this for values that are not set.
 #[test]
 fn what_is_empty_is_left_out() {

@@ -10,6 +10,7 @@ use super::identity::Session;
 use super::name::Named;
 use super::parameters;
 use super::pin::Pin;
+use super::role::is_account;
 use super::secretsmanager::{self as secrets, Answered};
 use super::wire::{Call, Reply, Wire};
 use crate::backend::remote::refusal::Refusal;
@@ -217,9 +218,20 @@ impl Core {
 
     fn secret(&self, asked: &Asked, answered: Answered) -> Result<Secret, Refusal> {
         if !asked.is(&self.config, &answered.name, answered.arn.as_deref()) {
-            return Err(another(&answered));
+            return Err(self.of_another_account(asked, &answered).unwrap_or_else(|| another(&answered)));
         }
         content::secret(answered.content, Version::new(answered.version), self.max_secret_bytes)
+    }
+
+    /// The secret was found under its plain name in an account that is not the configured one: probably that is wrong in the configuration.
+    fn of_another_account(&self, asked: &Asked, answered: &Answered) -> Option<Refusal> {
+        let own = self.config.account.as_deref().filter(|_| Named::of(&asked.name).is_some_and(|named| named.account.is_none()))?;
+        let account = answered.arn.as_deref()?.split(':').nth(4).filter(|account| is_account(account) && *account != own)?;
+        let reason = format!(
+            "AWS answers with a secret of the account {account}, and `account` of the backend is {own} (the cluster's admin can correct \
+             `account`: it is the account of the role that reads)"
+        );
+        Some(Refusal::new(Fault::Denied, reason))
     }
 
     /// A page of the names below a folder, as AWS spells the folder.

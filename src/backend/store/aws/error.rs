@@ -316,6 +316,7 @@ impl Said {
             Fault::NotFound if self.is_to_be_deleted() => {
                 "it can be restored until its deletion: aws secretsmanager restore-secret".to_owned()
             }
+            Fault::NotFound if self.has_no_value() => "it may have no value yet: aws secretsmanager put-secret-value".to_owned(),
             Fault::NotFound => "check the name, its version and the backend's region".to_owned(),
             Fault::Denied if self.is_of_key() => {
                 "the secret's KMS key must allow kms:Decrypt to the role, in the key's policy and in the role's".to_owned()
@@ -342,6 +343,11 @@ impl Said {
     fn is_to_be_deleted(&self) -> bool {
         let words = ["marked for deletion", "scheduled for deletion", "marked deleted"];
         self.stem() == "InvalidRequest" && words.iter().any(|words| self.raw.contains(words))
+    }
+
+    /// The secret is there. Each version that somebody puts into it gets this label.
+    fn has_no_value(&self) -> bool {
+        self.raw.contains("secret value for staging label: AWSCURRENT")
     }
 
     /// Whether the denial is about a KMS key. These words have blanks in them, so the name of a secret or a role cannot have them.

@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use super::AwsBackend;
 use super::endpoint::Service;
+use super::role::is_account;
 use crate::backend::remote::health::TIME;
 use crate::backend::remote::refusal::Refusal;
 use crate::backend::{FetchContext, Visitor};
@@ -83,7 +84,7 @@ impl AwsBackend {
     /// AWS accepts the daemon's own key, whose owner this ARN names. Each role of `auth.assumeRole` must accept it as well.
     async fn assumed(&self, what: String, owner: &str, deadline: Instant) -> Diagnosis {
         let roles = &self.core.config.assume;
-        let Some(last) = roles.last() else { return Diagnosis::ok(what, format!("as {owner}")) };
+        let Some(last) = roles.last() else { return self.logged_in(what, format!("as {owner}"), owner) };
         if !roles.iter().all(|assume| assume.role.is_fixed()) {
             let why = format!("as {owner}; not tried: the roles of auth.assumeRole, which are different for each Pod");
             return Diagnosis::warn(what, why, "mount a class: if a role refuses, the message names it");
@@ -93,9 +94,18 @@ impl AwsBackend {
         let cx = FetchContext::new(Arc::new(PodIdentity::believed(&nobody)), tokens, deadline);
         let Ok(name) = "secretsmanager/x".parse() else { return Diagnosis::ok(what, format!("as {owner}")) };
         match self.identities.session(&SecretRef::read(self.name.clone(), name), &cx).await {
-            Ok(_) => Diagnosis::ok(what, format!("as {owner}, and then as {}", last.role)),
+            Ok(_) => self.logged_in(what, format!("as {owner}, and then as {}", last.role), last.role.as_str()),
             Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
         }
+    }
+
+    /// `arn`: of the one who reads. AWS finds plain names in the account of that one.
+    fn logged_in(&self, what: String, how: String, arn: &str) -> Diagnosis {
+        let own = self.core.config.account.as_deref();
+        let account = arn.split(':').nth(4).filter(|account| is_account(account) && own.is_some_and(|own| own != *account));
+        let (Some(own), Some(account)) = (own, account) else { return Diagnosis::ok(what, how) };
+        let why = format!("{how}, of the account {account}; but `account` of the backend is {own}, so Keyferry refuses every plain name");
+        Diagnosis::warn(what, why, "correct `account`")
     }
 
     /// Tries the login of a given Pod.

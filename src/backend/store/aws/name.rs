@@ -46,6 +46,7 @@ pub(super) fn canonical(config: &AwsConfig, text: &str) -> Result<SecretName, In
     let whole = name.clone();
     let (service, rest) = whole.split_once('/').unwrap_or((&whole, ""));
     let checked = match service {
+        "secretsmanager" | "ssm" if rest.starts_with("arn:") => Err(format!("has an ARN after `{service}/` (write only the ARN)")),
         "secretsmanager" if rest.is_empty() => Err("has no name of a secret after `secretsmanager/` (write it there)".to_owned()),
         "secretsmanager" => {
             let rest = SecretName::without_empty(rest);
@@ -67,8 +68,9 @@ pub(super) fn canonical(config: &AwsConfig, text: &str) -> Result<SecretName, In
         }
     };
     let name: SecretName = name.parse()?;
-    checked.map_err(InvalidName::Store)?;
+    // An account that does not belong there matters before the name behind it.
     check_account(config, &name).map_err(InvalidName::Store)?;
+    checked.map_err(InvalidName::Store)?;
     Ok(name)
 }
 
@@ -96,8 +98,9 @@ fn of_arn(config: &AwsConfig, arn: &str) -> Result<String, InvalidName> {
         return Err(problem("is an ARN without the number of an account (copy the whole ARN from AWS)".to_owned()));
     }
     let Some(own) = &config.account else {
-        let remedy = "write the name, as secretsmanager/NAME or ssm/NAME; or the cluster's admin can set `account` of the backend";
-        return Err(problem(format!("is an ARN, and the backend does not say which account is its own ({remedy})")));
+        let remedy = "write the name, as secretsmanager/NAME or ssm/NAME; or the cluster's admin can set `account` of the backend to its \
+                      own account's number";
+        return Err(problem(format!("is an ARN, and the backend has no `account`: without it, Keyferry reads no ARN ({remedy})")));
     };
     let is_own = own == account;
     match (*service, resource.split_once([':', '/'])) {
@@ -128,6 +131,8 @@ fn has_suffix(name: &str) -> bool {
 
 fn check_secret(rest: &str) -> Result<(), String> {
     let (account, name) = apart(rest);
+    // AWS counts neither `~` nor the end of an ARN.
+    let length = SecretName::with_empty(name).len() - if account.is_some() && has_suffix(name) { SUFFIX + 1 } else { 0 };
     // An element `~` is an empty one. Secrets that another service of AWS manages have a `!`, such as `rds!db-1a2b`.
     let elements = name.split('/').filter(|element| *element != "~");
     let unfit = elements.flat_map(str::chars).find(|c| !c.is_ascii_alphanumeric() && !"_+=.@!-".contains(*c));
@@ -139,7 +144,7 @@ fn check_secret(rest: &str) -> Result<(), String> {
         () if unfit.is_some() => {
             Err(format!("has {:?}, which the name of a secret cannot have (letters, digits and /_+=.@!-)", unfit.unwrap_or_default()))
         }
-        () if name.len() > MAX_SECRET => {
+        () if length > MAX_SECRET => {
             Err(format!("is over {MAX_SECRET} characters, which is too long for the name of a secret (check its spelling)"))
         }
         () if account.is_some() && !has_suffix(name) => {
@@ -189,9 +194,10 @@ fn apart(rest: &str) -> (Option<&str>, &str) {
 
 fn check_account(config: &AwsConfig, name: &SecretName) -> Result<(), String> {
     match (Named::of(name).and_then(|named| named.account), &config.account) {
-        (Some(_), None) => {
-            Err("has an account, and the backend does not say which is its own (the cluster's admin can set `account` of it)".to_owned())
-        }
+        (Some(account), None) => Err(format!(
+            "has the account {account}, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account \
+             (the cluster's admin can set `account` of the backend to its own account's number)"
+        )),
         (Some(account), Some(own)) if account == own => Err("has the backend's own account (leave it out)".to_owned()),
         (None, _) | (Some(_), Some(_)) => Ok(()),
     }

@@ -1,9 +1,17 @@
 //! Pinned versions: what a class writes as `version`, by the rules of Secrets Manager and Parameter Store.
 
+use std::ops::RangeInclusive;
+
 use super::endpoint::Service;
 
 /// The text before a stage that looks like an id.
 const STAGE: &str = "stage:";
+
+/// The text before an id that does not look like one.
+const ID: &str = "id:";
+
+/// The length of an id in characters (API reference of GetSecretValue).
+const ID_LENGTH: RangeInclusive<usize> = 32..=64;
 
 /// The longest stage and label in characters (their API references).
 const MAX_STAGE: usize = 256;
@@ -33,7 +41,10 @@ impl Pin {
 
 /// Checks whether any of the services could have this version.
 pub(super) fn check(version: &str) -> Result<(), String> {
-    if version.is_empty() || version.chars().any(char::is_control) || version.chars().count() > MAX_STAGE + 2 * STAGE.len() + 64 {
+    if version.is_empty()
+        || version.chars().any(char::is_control)
+        || version.chars().count() > MAX_STAGE + 2 * STAGE.len() + ID.len() + ID_LENGTH.end()
+    {
         let shown: String = version.chars().take(40).collect();
         return Err(format!("{shown:?} is not a version (write an id, a stage, a number or a label)"));
     }
@@ -66,6 +77,7 @@ fn selector(version: &str) -> Result<String, String> {
 fn of_secret(version: &str) -> Result<Pin, String> {
     let (id, stage) = match version.split_once(STAGE) {
         Some(("", stage)) => (None, Some(stage)),
+        Some(_) | None if version.starts_with(ID) => of_any_id(&version[ID.len()..])?,
         Some((id, stage)) if id.strip_suffix(':').is_some_and(is_id) => (id.strip_suffix(':'), Some(stage)),
         Some(_) | None if is_id(version) => (Some(version), None),
         Some(_) | None => (None, Some(version)),
@@ -78,9 +90,20 @@ fn of_secret(version: &str) -> Result<Pin, String> {
     Ok(Pin::Version { id: id.map(str::to_owned), stage: stage.map(str::to_owned) })
 }
 
+/// Any id, and perhaps a stage after it. The one who writes a version can choose its id, and AWS only limits its length.
+fn of_any_id(text: &str) -> Result<(Option<&str>, Option<&str>), String> {
+    let both = text.split_once(':').and_then(|(id, rest)| Some((id, Some(rest.strip_prefix(STAGE)?))));
+    let (id, stage) = both.unwrap_or((text, None));
+    if ID_LENGTH.contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
+        return Ok((Some(id), stage));
+    }
+    let shown: String = id.chars().take(40).collect();
+    Err(format!("{shown:?} is not the id of a secret's version (32 to 64 ASCII characters without blanks and `:`)"))
+}
+
 /// An id that Secrets Manager made, or the one who wrote the version.
 fn is_id(text: &str) -> bool {
-    (32..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    ID_LENGTH.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]
@@ -102,8 +125,16 @@ mod tests {
         assert_eq!(pin(&format!("{id}:stage:blue")), (some(id), some("blue")));
         assert_eq!(pin("green stage"), (None, some("green stage")));
         assert_eq!(pin("a:stage:b"), (None, some("a:stage:b")), "no id is in front");
+        let other = "a_release.of_2026+with/other=characters";
+        assert_eq!(pin(other), (None, some(other)), "it may be a stage");
+        assert_eq!(pin(&format!("id:{other}")), (some(other), None));
+        assert_eq!(pin(&format!("id:{id}")), (some(id), None));
+        assert_eq!(pin(&format!("id:{other}:stage:id:x")), (some(other), some("id:x")));
+        assert_eq!(pin(&format!("stage:id:{other}")), (None, some(&format!("id:{other}"))));
         let long = "x".repeat(257);
-        for text in ["stage:", &format!("{id}:stage:"), &long] {
+        let unfit =
+            ["id:x".to_owned(), "id:".to_owned(), format!("id:{other}:x"), format!("id:{other} "), format!("id:{}", "x".repeat(65))];
+        for text in unfit.iter().map(String::as_str).chain(["stage:", &format!("{id}:stage:"), &long]) {
             assert!(Pin::of(Service::SecretsManager, text).is_err(), "{text}");
         }
     }

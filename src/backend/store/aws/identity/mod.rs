@@ -30,7 +30,7 @@ use instance::Instance;
 use sts::Sts;
 
 use super::config::{Assume, Auth, AwsConfig, KeyFiles, Share};
-use super::endpoint::Service;
+use super::endpoint::{Region, Service};
 use super::error::Failure;
 use super::line::Line;
 use super::role::{self, RoleTemplate};
@@ -75,6 +75,8 @@ pub(super) struct Identities {
     way: Way,
     share: Share,
     assume: Vec<Assume>,
+    /// The partition of a role must be the region's.
+    region: Region,
     sts: Sts,
     clock: Arc<dyn Clock>,
     /// The daemon's own key, if the daemon logs in with one.
@@ -137,6 +139,7 @@ impl Identities {
             way,
             share,
             assume: config.assume.clone(),
+            region: config.region.clone(),
             sts,
             clock,
             own: Slot::default(),
@@ -263,8 +266,19 @@ impl Identities {
                 Err(problem) => Err(Refusal::new(Fault::Invalid, format!("role: {} {problem}", quoted(named)))),
             },
             (None, Some(template)) => self.filled("auth.role", template, &cx.pod).map(Role::Filled),
-            (None, None) => annotations.of_pod(&cx.pod, cx.deadline).await.map(Role::Annotated),
+            (None, None) => self.annotated(annotations.of_pod(&cx.pod, cx.deadline).await?, &cx.pod),
         }
+    }
+
+    fn annotated(&self, noted: Arc<Noted>, pod: &PodIdentity) -> Result<Role, Refusal> {
+        if let Err(problem) = self.region.check_arn(&noted.value) {
+            // The next request reads it again: somebody may have corrected it.
+            noted.doubt();
+            let (account, key) = (format!("{}/{}", pod.namespace, pod.service_account), ANNOTATION.key);
+            let reason = format!("ServiceAccount {account}: its annotation {key}: {} {problem}", quoted(&noted.value));
+            return Err(Refusal::new(Fault::Unauthenticated, reason));
+        }
+        Ok(Role::Annotated(noted))
     }
 
     fn filled(&self, key: &str, template: &RoleTemplate, pod: &PodIdentity) -> Result<String, Refusal> {

@@ -54,6 +54,9 @@ fn names_may_be_as_long_as_in_aws() {
     let own = own();
     let named = |service: &str, length: usize| own.canonical(&format!("{service}/{}", "x".repeat(length))).is_ok();
     assert!(named("secretsmanager", 512) && !named("secretsmanager", 513));
+    assert!(named("secretsmanager/", 511) && !named("secretsmanager/", 512), "an empty element has no character");
+    let foreign = |length: usize| own.canonical(&format!("secretsmanager/999999999999:{}-AbCdEf", "x".repeat(length))).is_ok();
+    assert!(foreign(512) && !foreign(513), "the end of an ARN does not count");
     assert!(named("ssm", 960) && !named("ssm", 1_000));
 }
 
@@ -99,6 +102,8 @@ fn names_that_cannot_be_asked_for_say_why() {
         "secretsmanager/111122223333:a-AbCdEf",
         "secretsmanager/999999999999:a",
         "secretsmanager/99:a",
+        "secretsmanager/arn:aws:secretsmanager:eu-west-1:111122223333:secret:db-AbCdEf",
+        "ssm/arn:aws:ssm:eu-west-1:111122223333:parameter/a",
         &long,
         "ssm/a:3",
         "ssm/a+b",
@@ -138,6 +143,8 @@ fn names_that_cannot_be_asked_for_say_why() {
     secretsmanager/111122223333:a-AbCdEf has the backend's own account (leave it out)
     secretsmanager/999999999999:a is of another account, and does not end like an ARN, such as with -AbCdEf (write the whole ARN)
     secretsmanager/99:a has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
+    secretsmanager/arn:aws:secretsmanager:eu-west-1:111122223333:secret:db has an ARN after `secretsmanager/` (write only the ARN)
+    ssm/arn:aws:ssm:eu-west-1:111122223333:parameter/a has an ARN after `ssm/` (write only the ARN)
     secretsmanager/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx is over 512 characters, which is too long for the name of a secret (check its spelling)
     ssm/a:3 has a `:`, which the name of a parameter cannot have (write a version or a label as `version`)
     ssm/a+b has '+', which the name of a parameter cannot have (letters, digits and /_.-)
@@ -164,13 +171,14 @@ fn names_that_cannot_be_asked_for_say_why() {
 #[test]
 fn without_an_account_no_arn_is_a_name() {
     let none = of(KEYS);
-    let said: Vec<_> = ["arn:aws:ssm:eu-west-1:111122223333:parameter/a", "ssm/111122223333:a"]
+    let said: Vec<_> = ["arn:aws:ssm:eu-west-1:111122223333:parameter/a", "ssm/111122223333:a", "secretsmanager/111122223333:shop/x"]
         .iter()
         .map(|name| none.canonical(name).unwrap_err().to_string())
         .collect();
     insta::assert_snapshot!(said.join("\n"), @"
-    is an ARN, and the backend does not say which account is its own (write the name, as secretsmanager/NAME or ssm/NAME; or the cluster's admin can set `account` of the backend)
-    has an account, and the backend does not say which is its own (the cluster's admin can set `account` of it)
+    is an ARN, and the backend has no `account`: without it, Keyferry reads no ARN (write the name, as secretsmanager/NAME or ssm/NAME; or the cluster's admin can set `account` of the backend to its own account's number)
+    has the account 111122223333, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
+    has the account 111122223333, and the backend has no `account`: without it, Keyferry reads no ARN, and no name of another account (the cluster's admin can set `account` of the backend to its own account's number)
     ");
     assert!(none.canonical("ssm/a").is_ok());
 }

@@ -51,6 +51,9 @@ async fn secrets_and_parameters_are_read_with_a_signature() {
 async fn pins_are_ids_stages_numbers_and_labels() {
     let (bench, moto) = (Bench::new(), Moto::start().await);
     moto.secret(REGION, "rotated", "old").await;
+    let token = "release.of_2026+with/other=characters";
+    let own = json!({ "SecretId": "rotated", "SecretString": "own", "ClientRequestToken": token, "VersionStages": ["own"] });
+    moto.must(REGION, "secretsmanager.PutSecretValue", own).await;
     moto.secret(REGION, "rotated", "new").await;
     moto.parameter(REGION, "/rotated", "old").await;
     moto.parameter(REGION, "/rotated", "new").await;
@@ -61,6 +64,8 @@ async fn pins_are_ids_stages_numbers_and_labels() {
     assert_eq!(field(&previous, "value"), "old");
     let by_id = read(&backend, &format!("secretsmanager/rotated@{}", version(&previous))).await.unwrap();
     assert_eq!(field(&by_id, "value"), "old");
+    let by_token = read(&backend, &format!("secretsmanager/rotated@id:{token}")).await.unwrap();
+    assert_eq!((field(&by_token, "value"), version(&by_token)), ("own".into(), token));
     assert_eq!(field(&read(&backend, "secretsmanager/rotated").await.unwrap(), "value"), "new");
     for (pin, value) in [("ssm/rotated@1", "old"), ("ssm/rotated@blue", "old"), ("ssm/rotated@2", "new"), ("ssm/rotated", "new")] {
         assert_eq!(field(&read(&backend, pin).await.unwrap(), "value"), value, "{pin}");

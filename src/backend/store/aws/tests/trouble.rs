@@ -16,6 +16,11 @@ async fn each_code_has_its_fault_and_its_words() {
     let mut said = Vec::new();
     for (code, words, fault) in [
         ("ResourceNotFoundException", "Secrets Manager can't find the specified secret.", Fault::NotFound),
+        (
+            "ResourceNotFoundException",
+            "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT",
+            Fault::NotFound,
+        ),
         ("InvalidRequestException", "You can't perform this operation on the secret because it was marked for deletion.", Fault::NotFound),
         ("InvalidRequestException", "The secret is scheduled for deletion.", Fault::NotFound),
         ("InvalidRequestException", "You provided a VersionStage that is not associated to the provided VersionId.", Fault::Invalid),
@@ -34,6 +39,7 @@ async fn each_code_has_its_fault_and_its_words() {
     }
     insta::assert_snapshot!(said.join("\n"), @"
     amazon/secretsmanager/many/0: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret value for staging label: AWSCURRENT (it may have no value yet: aws secretsmanager put-secret-value; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You can't perform this operation on the secret because it was marked for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: The secret is scheduled for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You provided a VersionStage that is not associated to the provided VersionId. (check the name and the version in the class; AWS's request id is 0e7f-request)
@@ -216,7 +222,7 @@ async fn an_answer_about_something_else_is_not_delivered() {
     insta::assert_snapshot!(said.join("\n"), @"
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:many/00-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:Many/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:999999999999:secret:many/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: AWS answers with a secret of the account 999999999999, and `account` of the backend is 111122223333 (the cluster's admin can correct `account`: it is the account of the role that reads; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, arn:aws:secretsmanager:eu-west-1:111122223333:secret:root/0-AbCdEf (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: AWS answers with another secret or version, one without a name (write the whole ARN, or the name as AWS lists it; AWS's request id is 0e7f-request)
     ");
@@ -382,6 +388,9 @@ async fn the_doctor_tries_the_roles_and_the_service_that_gives_them() {
     for name in ["open", "closed", "${namespace}"] {
         said.push(shown(bench.backend_with(&at, fake::KEY, &role(name), "")).await);
     }
+    for (role, account) in [(role("open"), "111122223333"), (role("open"), "444455556666"), (String::new(), "444455556666")] {
+        said.push(shown(bench.backend_with(&at, fake::KEY, &role, &format!("account: \"{account}\""))).await);
+    }
     let text = format!(
         "region: eu-west-1\nauth: {{ method: irsa }}\nendpoints: {{ secretsmanager: \"{at}\", ssm: \"{at}\", sts: \"http://127.0.0.1:9\" }}"
     );
@@ -392,6 +401,9 @@ async fn the_doctor_tries_the_roles_and_the_service_that_gives_them() {
     Ok backend amazon: login: as arn:aws:iam::111122223333:user/x, and then as arn:aws:iam::444455556666:role/open ()
     Fail backend amazon: login: AWS STS refuses arn:aws:iam::444455556666:role/closed, auth.assumeRole of the backend: AccessDenied: not authorized (the role's trust policy must allow sts:AssumeRole to the one before it in the chain, with auth.assumeRole's externalId if it asks for one, and that one must be allowed to assume it; AWS's request id is 0e7f-request)
     Warn backend amazon: login: as arn:aws:iam::111122223333:user/x; not tried: the roles of auth.assumeRole, which are different for each Pod (mount a class: if a role refuses, the message names it)
+    Warn backend amazon: login: as arn:aws:iam::111122223333:user/x, and then as arn:aws:iam::444455556666:role/open, of the account 444455556666; but `account` of the backend is 111122223333, so Keyferry refuses every plain name (correct `account`)
+    Ok backend amazon: login: as arn:aws:iam::111122223333:user/x, and then as arn:aws:iam::444455556666:role/open ()
+    Warn backend amazon: login: as arn:aws:iam::111122223333:user/x, of the account 111122223333; but `account` of the backend is 444455556666, so Keyferry refuses every plain name (correct `account`)
     Fail backend amazon: http://127.0.0.1:9: no connection: tcp connect error: Connection refused (os error 111) (is the store up, and do network policies let the daemon out to it? kubelet tries again by itself)
     Warn backend amazon: login: not tried: this needs a Pod's token for the audience sts.amazonaws.com (--token sts.amazonaws.com=FILE; keyferry doctor --help shows how to make one)
     ");

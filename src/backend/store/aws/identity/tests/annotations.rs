@@ -69,6 +69,8 @@ async fn an_annotation_that_gives_no_role_says_so() {
     let mut said = vec![scene.refused(account("sa-shop-web", &json!({}))).await];
     said.push(scene.refused(account("sa-shop-web", &json!(null))).await);
     said.push(scene.refused(account("sa-shop-web", &role("web\u{202e}"))).await);
+    said.push(scene.refused(account("sa-shop-web", &role("arn:aws:iam::12345678901:role/web"))).await);
+    said.push(scene.refused(account("sa-shop-web", &role("arn:aws-cn:iam::123456789012:role/web"))).await);
     said.push(scene.refused(account("another", &role(ROLE))).await);
     said.push(scene.refused(Answer::Status(404)).await);
     said.push(scene.refused(Answer::Text(403, "canary".into())).await);
@@ -78,6 +80,8 @@ async fn an_annotation_that_gives_no_role_says_so() {
     Unauthenticated: ServiceAccount shop/web: no role is known for it (kubectl annotate serviceaccount -n shop web eks.amazonaws.com/role-arn=arn:aws:iam::111122223333:role/..., or name a `role` in the class)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (check that the address is that of an API server)
     Unauthenticated: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn: "web\u{202e}" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
+    Unauthenticated: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn: "arn:aws:iam::12345678901:role/web" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
+    Unauthenticated: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn: "arn:aws-cn:iam::123456789012:role/web" is an ARN of the partition "aws-cn", and eu-west-1 is in aws (begin it with arn:aws:)
     Unauthenticated: ServiceAccount shop/web: it was deleted and made again after the Pod got its token (restart the Pod)
     Unauthenticated: ServiceAccount shop/web: there is no such ServiceAccount (any more)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `get` on serviceaccounts, and a ClusterRoleBinding to it: components/service-account-annotations has both)
