@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -37,6 +38,10 @@ mod vault;
 
 /// The most worker threads of the daemon. A mount is microseconds of work, so more threads would only cost memory.
 const MAX_WORKERS: usize = 4;
+
+/// How long the daemon's threads for blocking work stay when they have none. They keep freed memory for their next work
+/// (docs/adr/0010-jemalloc.md).
+const IDLE: Duration = Duration::from_secs(2);
 
 /// Keyferry carries secrets from any store to the Pods that may have them, as files: a provider for the Kubernetes Secrets Store
 /// CSI driver.
@@ -223,7 +228,8 @@ fn version(args: &VersionArgs) -> String {
 
 fn daemon() -> Result<tokio::runtime::Runtime, Failure> {
     let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS));
-    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(Failure::fault)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(workers).thread_keep_alive(IDLE).enable_all().build().map_err(Failure::fault)
 }
 
 /// Runs to the end, but does not wait for threads that are stuck in a file system that hangs. Dropping the runtime would wait for them.

@@ -207,15 +207,15 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
              keys: {{ kind: aws, region: eu-west-1, auth: {{ method: keys, credentialsFile: /c }} }}\ndialects: {dialects}\n"
         )
     };
-    let config = Config::parse(&with("{ vault: { backend: bao }, openbao: { backend: bao } }")).unwrap();
+    let config = Config::parse(&with("{ vault: { backend: bao }, openbao: { backend: own } }")).unwrap();
     let named: Vec<String> = config.dialects.iter().map(|(dialect, backend)| format!("{dialect}={backend}")).collect();
-    assert_eq!(named, ["openbao=bao", "vault=bao"]);
+    assert_eq!(named, ["openbao=own", "vault=bao"]);
     assert!(Config::parse(&with("{}")).unwrap().dialects.is_empty());
     let problems = [
         "{ vault: { backend: boa }, openbao: { backend: files }, aws: { backend: bao }, gcp: { backend: bao } }",
         "{ vault: {}, valt: { backend: bao }, openbao: { bakend: bao } }",
         "{ vault: bao, openbao: { backend: [bao] } }",
-        "{ vault: { backend: own }, aws: { backend: keys } }",
+        "{ aws: { backend: keys } }",
     ];
     insta::assert_snapshot!(problems.map(|dialects| faults(&with(dialects))).join("\n--\n"), @r#"
     keyferry.yaml:8:31: dialects.vault.backend: there is no backend "boa" (did you mean "bao"?)
@@ -231,8 +231,7 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     keyferry.yaml:8:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
     keyferry.yaml:8:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     --
-    keyferry.yaml:8:31: dialects.vault.backend: "own" cannot serve classes of the dialect vault: they log in as the Pod, and Keyferry logs in there with a credential of its own (name a backend with auth.method kubernetes or jwt, or remove `dialects.vault` and write classes in the native format)
-    keyferry.yaml:8:54: dialects.aws.backend: "keys" cannot serve classes of the dialect aws: they log in as the Pod, and Keyferry logs in there with a credential of its own (name a backend with auth.method irsa or podIdentity, or remove `dialects.aws` and write classes in the native format)
+    keyferry.yaml:8:29: dialects.aws.backend: "keys" cannot serve classes of the dialect aws: they log in as the Pod, and Keyferry logs in there with a credential of its own (name a backend with auth.method irsa or podIdentity, or remove `dialects.aws` and write classes in the native format)
     "#);
 }
 
