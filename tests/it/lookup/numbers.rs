@@ -32,7 +32,7 @@ const CODES: [(&str, &str, &str); 40] = [
     (
         "docs/configuration.md",
         "| {} | a signal stopped it, and every mount",
-        "timeout --preserve-status 1 keyferry serve --config good.yaml",
+        "timeout --preserve-status 4 keyferry serve --config good.yaml",
     ),
     ("docs/configuration.md", "| {} | the arguments or the configuration have faults", "keyferry serve --none"),
     ("docs/configuration.md", "| {} | | Ctrl-C |", "timeout --preserve-status -s INT 1 keyferry health --socket none --wait 30s"),
