@@ -140,6 +140,7 @@ async fn without_a_sealed_folder_a_restart_issues_anew_and_says_so() {
     provider.signal(rustix::process::Signal::TERM);
     provider.wait();
     let provider = store.house.serve();
+    assert!(!provider.log().contains("cache.sealed"), "there is no lease yet: {}", provider.log());
     assert_ne!(credential(&provider, &store).await, first);
     assert!(provider.log().contains("cache.sealed"), "{}", provider.log());
 }

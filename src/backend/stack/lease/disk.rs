@@ -116,10 +116,6 @@ impl Leases {
     /// A backend was built: its leases from a former process go on.
     pub(super) fn attach(&self, store: &Store) {
         let (name, mut state) = (&store.name, self.lock());
-        if self.disk.is_none() && !state.told {
-            state.told = true;
-            tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod gets others (set cache.sealed to keep them)");
-        }
         state.records.move_to(store);
         let awaiting = state.awaiting.remove(name).unwrap_or_default();
         let (mut resumed, mut others) = (0_usize, 0_usize);

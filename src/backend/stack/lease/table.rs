@@ -355,6 +355,11 @@ impl Leases {
         let mut record = Record::issued(key.clone(), store.clone(), place, (&fetched.secret, lease, life), pod, gauge, now);
         let issued = if record.lease.is_of_made() { "Keyferry keeps what a store made without a lease" } else { "a lease was issued" };
         self.tell(&record, LeaseEvent::Issued, issued);
+        if self.disk.is_none() && !state.told {
+            state.told = true;
+            tracing::info!(backend = %key.secret.backend,
+                "leases are kept in memory only: after a restart every Pod gets others (set cache.sealed to keep them)");
+        }
         // Other leases may have been issued meanwhile.
         let full = state.full(key);
         if full.is_some() {
