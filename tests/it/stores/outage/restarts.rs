@@ -151,6 +151,8 @@ async fn a_refused_login_and_a_withdrawn_rule_outlive_a_restart() {
     // Two starts: the rule is gone at the first, and comes back at the second.
     outage.store.house.reconfigure("bao/kv/data/shop/**", "bao/kv/data/other/**");
     outage.stop();
+    // The daemon reads the disk in the background.
+    eventually("the answer is gone with its rule", async || outage.files("answers").is_empty()).await;
     outage.store.house.reconfigure("bao/kv/data/other/**", "bao/kv/data/shop/**");
     outage.stop();
     assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendUnavailable: "));
