@@ -279,7 +279,7 @@ impl Provider {
         let log = self.log();
         let ready = log.lines().find(|line| is_ready(line)).unwrap();
         let address: String = ready[ready.find("127.0.0.1:").unwrap()..].chars().take_while(|c| !matches!(c, '"' | ' ')).collect();
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{error}: {ready}"));
         stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -355,9 +355,9 @@ pub fn shown(answer: &MountResponse) -> Vec<String> {
     answer.files.iter().map(|file| format!("{} {:04o} {}", file.path, file.mode, String::from_utf8_lossy(&file.contents))).collect()
 }
 
-/// Whether it is the line "ready", in JSON or as text.
+/// Whether it is the line "ready", in JSON or as text. Other lines of JSON may have this word in their message.
 fn is_ready(line: &str) -> bool {
-    line.contains("\"message\":\"ready\"") || line.contains(" ready ")
+    line.contains("\"message\":\"ready\"") || !line.starts_with('{') && line.contains(" ready ")
 }
 
 /// Gathers the log, and reports when the line "ready" came.

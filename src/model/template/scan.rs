@@ -393,6 +393,9 @@ fn targets(tokens: &[Token<'_>], secrets: &[&str]) -> Result<(), Problem> {
 }
 
 fn is_free(token: &Token<'_>, secrets: &[&str]) -> Result<(), Problem> {
+    if LINKS.contains(&token.text) {
+        return Err((token.at, format!("`{}` is a word of the language, and cannot be a variable (use another name)", token.text)));
+    }
     if secrets.contains(&token.text) {
         let problem = format!("`{}` is a name under `secrets`, and cannot be a variable too (use another name)", token.text);
         return Err((token.at, problem));
@@ -456,6 +459,10 @@ impl<'a, 't> Checker<'a, 't> {
             Some("not") if at > 1 && self.is_link(at - 1) && self.tokens[at - 2].text == "is" && self.is_link(at - 2) => test(&token),
             _ if token.text == "in" => self.comparison(at),
             _ if token.text == "recursive" => Err((token.at, "templates have no `recursive` (remove it)".to_owned())),
+            // The engine would take it as the name of a variable.
+            _ if LINKS.contains(&token.text) && token.text != "not" && before.is_none_or(|before| !self.ends_a_value(before)) => {
+                Err((token.at, format!("there is no value before `{}` (write one there)", token.text)))
+            }
             _ => Ok(()),
         }
     }

@@ -185,6 +185,37 @@ fn what_is_no_template() {
     insta::assert_snapshot!(fault(&long), @"has 65537 bytes: at most 65536 are compiled (split the file)");
 }
 
+/// The engine takes a word such as `if` as a name where it expects a value.
+#[test]
+fn words_of_the_language_are_no_values() {
+    let faults = [
+        "{{if}}",
+        "{{ db.user if else }}",
+        "{{ is defined }}",
+        "{{ (and) }}",
+        "{{ db.user | default(or) }}",
+        "{% if not else %}{% endif %}",
+        "{% for x in if %}{% endfor %}",
+        "{% set if = 1 %}",
+        "{% for else in db.list %}{% endfor %}",
+        "{% with and = 1 %}{% endwith %}",
+    ];
+    insta::assert_snapshot!(faults.map(fault).join("\n"), @"
+    line 1: there is no value before `if` (write one there)
+    line 1: there is no value before `else` (write one there)
+    line 1: there is no value before `is` (write one there)
+    line 1: there is no value before `and` (write one there)
+    line 1: there is no value before `or` (write one there)
+    line 1: there is no value before `else` (write one there)
+    line 1: there is no value before `if` (write one there)
+    line 1: `if` is a word of the language, and cannot be a variable (use another name)
+    line 1: `else` is a word of the language, and cannot be a variable (use another name)
+    line 1: there is no value before `and` (write one there)
+    ");
+    let fine = "{% if not db.user is not defined and 'x' not in db.user %}{{ db.user if true else '' }}{% endif %}";
+    assert_eq!(rendered(fine).unwrap(), "app");
+}
+
 #[test]
 fn what_fails_while_it_is_rendered() {
     let faults = [
